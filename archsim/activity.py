@@ -1,0 +1,131 @@
+"""What happened in the network: spikes per layer, timestep and position, as numpy arrays.
+
+Timing is driven by it. Whatever depends on a mapping (active rows, skipped reads) is recomputed
+from the values by `read_activity`, so one recording serves every chip. Imports nothing of archsim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LayerActivity:
+    """Integer values that entered and left one layer.
+
+    `inputs` has shape (sample, step, channel, height, width) as the crossbars see it (clipped and
+    quantised); `spikes` is what the neurons emitted, before pooling, same axes. A readout layer
+    emits nothing: its spikes are zero.
+    """
+
+    inputs: np.ndarray
+    spikes: np.ndarray
+    clipped_inputs: int = 0
+    adc_clips: int = 0
+    error_rel: float | None = None
+    """Relative RMS error of the layer's weighted sums against the ideal ones, same input."""
+    gain: float | None = None
+    """Mean digital gain of the calibration; None where none was fitted."""
+
+    @property
+    def input_bits(self) -> int:
+        """Bits per row and read: of the largest value, sign included."""
+        low, high = int(self.inputs.min(initial=0)), int(self.inputs.max(initial=0))
+        return max(1, high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + (low < 0)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Fraction of samples classified right; None where labels or weights are missing."""
+
+    ideal: float | None = None
+    raw: float | None = None
+    calibrated: float | None = None
+    n_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Values of the simulated samples in every layer, and how right the network is over all samples."""
+
+    layers: dict[str, LayerActivity]
+    n_samples: int
+    n_timesteps: int
+    kind: Literal["inferred", "recorded", "assumed"]
+    accuracy: Accuracy = Accuracy()
+    outputs: np.ndarray | None = None
+    """Network output (sample, class): spike counts, or potentials of a readout, summed over time."""
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ReadActivity:
+    """What the row blocks of one layer saw, token by token.
+
+    A token is one output position at one timestep, ordered by sample, step, position (raster).
+    All arrays have shape (token, row_block).
+    """
+
+    active_rows: np.ndarray
+    """Driven rows, summed over the block's crossbars and input bits."""
+    active_reads: np.ndarray
+    """(crossbar, input bit) pairs with at least one driven row."""
+    active_slices: np.ndarray
+    """Input bits with at least one driven row in the block."""
+
+
+Positions = tuple[tuple[int, int], ...]
+
+
+def read_activity(
+    inputs: np.ndarray,
+    n_bits: int,
+    row_blocks: tuple[tuple[tuple[int, int, int, int], ...], ...],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    output_hw: tuple[int, int],
+) -> ReadActivity:
+    """Count driven rows of every row block for every token.
+
+    Args:
+        inputs: Integer values, shape (sample, step, channel, height, width); negative values are
+            read in two's complement of `n_bits`.
+        n_bits: Bits per value, each one a read.
+        row_blocks: Per row block its crossbars as (kernel_y, kernel_x, first channel, last channel + 1).
+        stride: Stride of the layer, (y, x).
+        padding: Zero padding of the layer, (y, x).
+        output_hw: Output positions, (height, width).
+
+    Returns:
+        Counts of shape (sample * step * height * width, row_block), int32.
+    """
+    samples, steps, _, height, width = inputs.shape
+    out_h, out_w = output_hw
+    n_frames = samples * steps
+    frames = inputs.reshape(n_frames, -1, height, width)
+    spans = sorted({(first, last) for block in row_blocks for _, _, first, last in block})
+    shape = (n_frames, out_h, out_w, len(row_blocks))
+    rows, reads, slices = (np.zeros(shape, np.int32) for _ in range(3))
+    pad = ((0, 0), (padding[0], padding[0]), (padding[1], padding[1]))
+    for bit in range(n_bits):
+        plane = (frames >> bit) & 1
+        driven = {
+            span: np.pad(plane[:, span[0] : span[1]].sum(axis=1, dtype=np.int32), pad) for span in spans
+        }
+        for index, block in enumerate(row_blocks):
+            block_reads = np.zeros(shape[:3], np.int32)
+            for kernel_y, kernel_x, first, last in block:
+                window = driven[first, last][
+                    :,
+                    kernel_y : kernel_y + stride[0] * (out_h - 1) + 1 : stride[0],
+                    kernel_x : kernel_x + stride[1] * (out_w - 1) + 1 : stride[1],
+                ]
+                rows[..., index] += window
+                block_reads += window > 0
+            reads[..., index] += block_reads
+            slices[..., index] += block_reads > 0
+    flat = (n_frames * out_h * out_w, len(row_blocks))
+    return ReadActivity(rows.reshape(flat), reads.reshape(flat), slices.reshape(flat))

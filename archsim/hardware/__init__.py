@@ -1,0 +1,1 @@
+"""What exists: hardware files, their models, and the cost library."""

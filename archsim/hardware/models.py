@@ -1,0 +1,281 @@
+"""What exists: the frozen models behind a hardware file, key by key.
+
+A hardware file reads like a datasheet, outside in: chip, tile, PE, crossbar, ADC, then the mapping
+policy. Every key has a bound, its unit in its name and one sentence below it; the sentence becomes
+the description in the JSON schema. Reading files is `reader`'s job, prices are `costs`'.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from archsim.units import ceil_div
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Bits = Annotated[int, Field(ge=1, le=32)]
+ClockMhz = Annotated[float, Field(gt=0, le=1_000_000)]
+Switch = Annotated[bool, Field(strict=False)]
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+class Part(BaseModel):
+    """Base of every hardware model: frozen, strict about types, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Noc(Part):
+    """Mesh network between tiles: XY routing, virtual cut-through, multicast."""
+
+    detail: Literal["ideal", "packet"] = "packet"
+    """`ideal`: zero-load latency and endless bandwidth; `packet`: links are servers, one event per packet and hop."""
+    clock_mhz: ClockMhz | Auto = "auto"
+    """Clock of routers and links in MHz; `auto` takes the chip's clock."""
+    flit_bits: PositiveInt = 64
+    """Payload bits that a link carries per NoC cycle."""
+    router_cycles: Annotated[int, Field(ge=1, le=1000)] = 4
+    """NoC cycles from a header's grant in one router to its arrival in the next (BookSim2 default pipeline: 4)."""
+    spike_encoding: Literal["bitmap"] = "bitmap"
+    """`bitmap`: a packet holds one value per channel of its column block, zeros included."""
+
+
+class GlobalBuffer(Part):
+    """Chip-level memory that feeds the input port and takes the outputs."""
+
+    kib: PositiveInt = 64
+    """Capacity in KiB; the input frame of one timestep must fit."""
+    bits_per_cycle: PositiveInt = 256
+    """Read and write width in bits per chip clock cycle."""
+
+
+class Neuron(Part):
+    """Neuron module: integrates, leaks, fires, resets; its V_mem lives in SRAM."""
+
+    level: Literal["tile"] = "tile"
+    """`tile`: every tile has its own neuron module."""
+    lanes: PositiveInt = 64
+    """Neurons updated side by side."""
+    cycles_per_update: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Chip cycles of one update of all lanes, V_mem accesses excluded."""
+    v_mem_bits: Bits = 16
+    """Bits of one membrane potential, sign included; values are quantised and saturate."""
+    v_mem_kib: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """V_mem capacity of one neuron module in KiB; `auto` takes what the mapping needs."""
+
+
+class Chip(Part):
+    """Everything outside the tiles."""
+
+    clock_mhz: ClockMhz
+    """Clock of tiles, PEs, neuron modules and buffers in MHz."""
+    tiles: PositiveInt | Auto = "auto"
+    """Number of tiles; `auto` takes what the mapping needs."""
+    mesh_width: PositiveInt | Auto = "auto"
+    """Columns of the mesh; `auto` makes the mesh as square as it goes."""
+    mesh_height: PositiveInt | Auto = "auto"
+    """Rows of the mesh; `auto` makes the mesh as square as it goes."""
+    noc: Noc = Noc()
+    """Network between the tiles."""
+    global_buffer: GlobalBuffer = GlobalBuffer()
+    """Chip-level input and output memory."""
+    neuron: Neuron = Neuron()
+    """Neuron module."""
+
+
+class LineBuffer(Part):
+    """Input buffer of a tile: rows of the layer's input frame."""
+
+    rows: PositiveInt | Auto = "auto"
+    """Input rows held; `auto` is kernel + stride rows, or two whole frames before a fully connected layer."""
+
+
+class Htree(Part):
+    """Tree that carries the PEs' results to the tile's accumulator; one transfer at a time."""
+
+    bits_per_cycle: PositiveInt = 1024
+    """Width in bits per chip clock cycle."""
+
+
+class Accumulator(Part):
+    """Adds the partial sums of the row blocks of one column block."""
+
+    bits: Bits = 16
+    """Width of a partial sum in bits, on the H-tree, on the NoC and in the adder."""
+    lanes: PositiveInt = 64
+    """Additions per chip clock cycle."""
+
+
+class Crossbar(Part):
+    """Array of memory cells: rows are word lines and inputs, cols are bit lines and outputs."""
+
+    rows: Annotated[int, Field(ge=1, le=8192)]
+    """Word lines."""
+    cols: Annotated[int, Field(ge=1, le=8192)]
+    """Bit lines."""
+    bits_per_cell: Annotated[int, Field(ge=1, le=8)] = 4
+    """Bits that one cell stores; a wider weight is cut in slices over neighbouring columns."""
+    signed: Literal["diff", "differential"] = "diff"
+    """`diff`: negative weights stored as w + 2^n, corrected digitally (SpikeSim); `differential`: two columns per weight."""
+    read_cycles: PositiveInt = 2
+    """Chip cycles from driving the rows to settled bit-line currents."""
+    zero_skip: Switch = True
+    """Skip the read of a crossbar none of whose rows has a spike."""
+
+
+class Adc(Part):
+    """Column converters of a PE behind a column multiplexer."""
+
+    bits: Annotated[int, Field(ge=1, le=16)] = 6
+    """Resolution in bits."""
+    count: PositiveInt | Auto = "auto"
+    """Converters per bank (one bank per PE when columns merge in analog, one per crossbar when digital); `auto` is cols / cols_per_adc."""
+    cols_per_adc: PositiveInt = 8
+    """Columns that share one converter."""
+    cycles_per_conversion: PositiveInt = 1
+    """Chip cycles of one conversion."""
+    range: Literal["full", "calibrated"] = "calibrated"
+    """Input range: `full` is every row active with the largest level; `calibrated` follows the calibration batch."""
+    range_scope: Literal["layer", "tile", "column"] = "layer"
+    """What shares one calibrated range: all columns of a `layer`, of one PE row block and column block (`tile`), or none (`column`)."""
+
+
+class Pe(Part):
+    """Processing element: crossbars that share their columns, one ADC bank, shift-and-add."""
+
+    crossbars: PositiveInt = 9
+    """Crossbars in a PE."""
+    pipelined: bool = False
+    """`false`: one token holds the PE throughout; `true`: fetch, read, conversion and shift-add overlap."""
+    column_merge: Literal["analog", "digital"] = "analog"
+    """`analog`: the PE's crossbars share bit lines, one conversion per column; `digital`: each crossbar is converted."""
+    latch_depth: Annotated[int, Field(ge=1, le=1_000_000)] = 2
+    """Tokens held by the latch behind each stage."""
+    fetch_bits_per_cycle: PositiveInt = 144
+    """Bits per chip cycle from the tile buffer to the PE's row registers, which are loaded whole."""
+    shift_add_cycles: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Chip cycles to combine the codes of one input slice."""
+    crossbar: Crossbar
+    """The array."""
+    adc: Adc = Adc()
+    """The converters."""
+
+    @model_validator(mode="after")
+    def _enough_adcs(self) -> Self:
+        adc = self.adc
+        if adc.count != "auto" and adc.count * adc.cols_per_adc < self.crossbar.cols:
+            raise ValueError(
+                f"adc.count ({adc.count}) x adc.cols_per_adc ({adc.cols_per_adc}) serves "
+                f"{adc.count * adc.cols_per_adc} columns; crossbar.cols is {self.crossbar.cols}; "
+                "raise one of them or set adc.count: auto"
+            )
+        return self
+
+    @property
+    def adcs_per_bank(self) -> int:
+        """Converters of one bank."""
+        return ceil_div(self.crossbar.cols, self.adc.cols_per_adc) if self.adc.count == "auto" else self.adc.count
+
+    @property
+    def adc_banks(self) -> int:
+        """Banks in a PE: one for merged columns, else one per crossbar."""
+        return 1 if self.column_merge == "analog" else self.crossbars
+
+
+class Tile(Part):
+    """Group of PEs with their buffer, H-tree, accumulator."""
+
+    pes: PositiveInt = 8
+    """PEs in a tile."""
+    line_buffer: LineBuffer = LineBuffer()
+    """Input buffer."""
+    htree: Htree = Htree()
+    """Result tree."""
+    accumulator: Accumulator = Accumulator()
+    """Partial-sum adder."""
+    pe: Pe
+    """The PEs."""
+
+
+class MappingPolicy(Part):
+    """How a network is put on the chip."""
+
+    layout: Literal["kernel_position"] = "kernel_position"
+    """`kernel_position`: one crossbar per kernel position and channel block (SpikeSim)."""
+    weight_bits: Annotated[int, Field(ge=2, le=16)] = 4
+    """Bits of a mapped weight, sign included."""
+    replication: Literal["none"] = "none"
+    """`none`: one copy of every layer."""
+    overflow: Literal["error"] = "error"
+    """`error`: weights that do not fit are an error that says how much is missing."""
+    bias: Literal["digital"] = "digital"
+    """`digital`: biases are added before the neuron update."""
+    calibration: Literal["none", "layer", "tile", "column"] = "layer"
+    """Digital gain fitted on the calibration batch: one per layer, per PE row and column block (`tile`), per column, or none."""
+    input_coding: Literal["binary", "bit_serial"] = "bit_serial"
+    """`binary`: rows see 0 or 1, larger values are clipped and counted; `bit_serial`: one read per input bit."""
+    input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
+    """Input bits per value with bit_serial; `auto` follows the recorded maximum, a number clips and counts."""
+    first_layer: Literal["repeat"] = "repeat"
+    """`repeat`: a direct-coded first layer is read again at every timestep."""
+    fc: Literal["whole"] = "whole"
+    """`whole`: a fully connected layer waits for the whole frame of a timestep."""
+    schedule: Literal["pipelined"] = "pipelined"
+    """`pipelined`: layers, timesteps and samples overlap as data and buffers allow."""
+
+
+class Hardware(Part):
+    """A chip: what a hardware file holds."""
+
+    format_version: Literal[1]
+    """Version of this file format."""
+    name: PlainName
+    """Name of the chip."""
+    kind: Literal["crossbar_chip"]
+    """Platform: a chip of in-memory-computing crossbars."""
+    node_nm: Annotated[int, Field(ge=1, le=1000)]
+    """Technology node in nm; must be the cost library's."""
+    costs: PlainName
+    """Name of the cost library: a file NAME.yaml beside the hardware file, else a shipped one."""
+    description: Annotated[str, Field(max_length=2000)] = ""
+    """Where the numbers come from, in a sentence."""
+    chip: Chip
+    """Clock, mesh, memories, neuron modules."""
+    tile: Tile
+    """The tiles, all alike."""
+    mapping: MappingPolicy = MappingPolicy()
+    """Mapping policy."""
+
+    @model_validator(mode="after")
+    def _weight_fits_the_columns(self) -> Self:
+        if self.cols_per_weight > self.tile.pe.crossbar.cols:
+            raise ValueError(
+                f"one weight takes {self.cols_per_weight} columns ({self.mapping.weight_bits} bits, "
+                f"{self.tile.pe.crossbar.bits_per_cell} per cell, signed: {self.tile.pe.crossbar.signed}); "
+                f"crossbar.cols is {self.tile.pe.crossbar.cols}"
+            )
+        return self
+
+    @property
+    def magnitude_bits(self) -> int:
+        """Bits stored per weight: `diff` stores w + 2^n in n + 1 = weight_bits bits, `differential` |w|."""
+        return self.mapping.weight_bits if self.tile.pe.crossbar.signed == "diff" else self.mapping.weight_bits - 1
+
+    @property
+    def weight_slices(self) -> int:
+        """Cells that hold one stored magnitude."""
+        return ceil_div(self.magnitude_bits, self.tile.pe.crossbar.bits_per_cell)
+
+    @property
+    def cols_per_weight(self) -> int:
+        """Physical columns that one logical column takes."""
+        return self.weight_slices * (2 if self.tile.pe.crossbar.signed == "differential" else 1)
+
+    @property
+    def noc_clock_mhz(self) -> float:
+        """Clock of the NoC in MHz."""
+        return self.chip.clock_mhz if self.chip.noc.clock_mhz == "auto" else self.chip.noc.clock_mhz

@@ -1,0 +1,108 @@
+"""Cuts every layer into crossbars, packs crossbars in PEs and PEs in tiles, and lays out the mesh.
+
+Layout `kernel_position` (SpikeSim, arXiv 2210.12899): one crossbar per kernel position and block
+of input channels; a PE holds the kernel positions of one channel block, and further whole channel
+blocks as long as they fit (so a fully connected layer fills its PEs). Only a kernel with more
+positions than the PE has crossbars spans several PEs.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import isqrt
+
+from archsim.errors import MappingError
+from archsim.hardware.models import Hardware
+from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace
+from archsim.units import ceil_div
+from archsim.workload.model import Workload
+from archsim.workload.network import Layer, Network
+
+
+def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
+    """Put every layer of a network on crossbars, PEs, tiles and mesh nodes.
+
+    A tile holds one layer. All row blocks of a column block share a tile when they fit in one.
+
+    Raises:
+        MappingError: Tiles or mesh nodes are missing; the message says how many.
+    """
+    network = workload.network if isinstance(workload, Workload) else workload
+    layers: list[LayerMapping] = []
+    next_tile = 0
+    for layer in network.layers:
+        mapped = _place_layer(hardware, layer, next_tile)
+        layers.append(mapped)
+        next_tile = mapped.tiles[-1] + 1
+    n_tiles = next_tile if hardware.chip.tiles == "auto" else hardware.chip.tiles
+    if next_tile > n_tiles:
+        raise MappingError(_shortage(hardware, network, layers, n_tiles))
+    width, height = _mesh_size(hardware, n_tiles)
+    return Mapping(hardware, network, tuple(layers), n_tiles, width, height)
+
+
+def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ...], ...]:
+    """Crossbars of one column block, grouped by the PE that holds them."""
+    rows, per_pe = hardware.tile.pe.crossbar.rows, hardware.tile.pe.crossbars
+    channels = layer.in_shape[0]
+    spans = [(first, min(first + rows, channels)) for first in range(0, channels, rows)]
+    kernel = list(product(range(layer.kernel[0]), range(layer.kernel[1])))
+    if len(kernel) > per_pe:
+        parts = [kernel[first : first + per_pe] for first in range(0, len(kernel), per_pe)]
+        return tuple(tuple((*position, *span) for position in part) for span in spans for part in parts)
+    spans_per_pe = per_pe // len(kernel)
+    return tuple(
+        tuple((*position, *span) for span in spans[first : first + spans_per_pe] for position in kernel)
+        for first in range(0, len(spans), spans_per_pe)
+    )
+
+
+def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
+    """Output channels of each column block."""
+    width = hardware.tile.pe.crossbar.cols // hardware.cols_per_weight
+    return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
+
+
+def _place_layer(hardware: Hardware, layer: Layer, first_tile: int) -> LayerMapping:
+    rows, cols, pes_per_tile = row_blocks(hardware, layer), col_blocks(hardware, layer), hardware.tile.pes
+    places: list[PePlace] = []
+    tile, pe = first_tile, 0
+    for col in range(len(cols)):
+        if len(rows) <= pes_per_tile < pe + len(rows) or (pe and len(rows) > pes_per_tile):
+            tile, pe = tile + 1, 0
+        for row in range(len(rows)):
+            if pe == pes_per_tile:
+                tile, pe = tile + 1, 0
+            places.append(PePlace(row, col, tile, pe))
+            pe += 1
+    return LayerMapping(layer, rows, cols, tuple(places))
+
+
+def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], n_tiles: int) -> str:
+    needed = layers[-1].tiles[-1] + 1
+    culprit = next(item for item in layers if item.tiles[-1] >= n_tiles)
+    crossbar = hardware.tile.pe.crossbar
+    return (
+        f"network '{network.name}' needs {needed} tiles of {hardware.tile.pes} PEs with {hardware.tile.pe.crossbars} "
+        f"crossbars of {crossbar.rows} x {crossbar.cols}; chip '{hardware.name}' has {n_tiles}, {needed - n_tiles} too few. "
+        f"Layer '{culprit.layer.name}' ({culprit.layer.n_weights} weights, {culprit.n_crossbars} crossbars, "
+        f"{len(culprit.pes)} PEs) is the first that does not fit.\n"
+        f"Raise chip.tiles to {needed} or set chip.tiles: auto."
+    )
+
+
+def _mesh_size(hardware: Hardware, n_tiles: int) -> tuple[int, int]:
+    chip = hardware.chip
+    width, height = chip.mesh_width, chip.mesh_height
+    if width == "auto" and height == "auto":
+        width = isqrt(n_tiles - 1) + 1
+    if width == "auto":
+        width = ceil_div(n_tiles, int(height))
+    if height == "auto":
+        height = ceil_div(n_tiles, width)
+    if width * height < n_tiles:
+        raise MappingError(
+            f"a mesh of {width} x {height} has {width * height} nodes; {n_tiles} tiles need one each. "
+            "Raise chip.mesh_width or chip.mesh_height, or set them to auto."
+        )
+    return width, height

@@ -1,0 +1,66 @@
+"""A workload: a network, the values that enter it, and the settings that NIR files leave open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from archsim.workload.network import Network
+
+
+@dataclass(frozen=True)
+class InputData:
+    """What enters the network, as integers that hardware can put on rows.
+
+    `values` has shape (sample, step, channel, height, width); for direct coding the step axis has
+    length 1 and the same frame enters at every timestep. The real input is `values * scale`.
+    Negative values make the rows two's complement.
+    """
+
+    values: np.ndarray
+    scale: float = 1.0
+    labels: np.ndarray | None = None
+    coding: Literal["direct", "spikes"] = "spikes"
+
+    @property
+    def n_samples(self) -> int:
+        """Samples held."""
+        return int(self.values.shape[0])
+
+    def frame(self, first: int, last: int, n_timesteps: int) -> np.ndarray:
+        """Values of samples first..last-1, shape (sample, step, C, H, W) with n_timesteps steps."""
+        part = self.values[first:last]
+        if self.coding == "direct":
+            return np.broadcast_to(part, (part.shape[0], n_timesteps, *part.shape[2:]))
+        return part[:, :n_timesteps]
+
+
+@dataclass(frozen=True)
+class WorkloadSettings:
+    """What the network file does not say. Every field is also a `--set workload.KEY=VALUE` path."""
+
+    timestep_s: float = 1e-4
+    reset: Literal["subtract", "zero"] = "zero"
+    spikes_per_step: Literal["one", "many"] = "one"
+    lif_update: Literal["exponential", "euler"] = "exponential"
+    assumed_rate: float | None = None
+    """Weightless networks only: probability that a neuron spikes in a timestep (Bernoulli)."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network with its input, ready to be mapped and run.
+
+    `calibration` holds values for converter ranges and digital gains; they never overlap with the
+    labelled samples when the workload ships its own.
+    """
+
+    name: str
+    network: Network
+    n_timesteps: int
+    input: InputData | None
+    calibration: InputData | None = None
+    settings: WorkloadSettings = field(default_factory=WorkloadSettings)
+    source: str = ""

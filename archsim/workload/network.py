@@ -1,0 +1,129 @@
+"""What runs: the layer graph of a spiking network, as plain frozen data.
+
+A layer is what a chip computes as one unit: weights on crossbars, the neurons behind them, and
+the pooling of their spikes. Readers and builders produce a `Network`; nothing here touches files.
+Axes are always (channel, height, width); a fully connected layer is a 1x1 convolution on a 1x1 map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Sum pooling of spike counts, non-overlapping or strided, no padding.
+
+    Average pooling is sum pooling whose factor 1 / (kernel^2) is folded into the next weights,
+    because hardware counts spikes and has no fractions of them.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+    def output_hw(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the pooled map; positions of an incomplete window are dropped."""
+        return (height - self.kernel[0]) // self.stride[0] + 1, (width - self.kernel[1]) // self.stride[1] + 1
+
+
+@dataclass(frozen=True)
+class NeuronModel:
+    """Discrete neuron of a layer; every parameter is per neuron, broadcastable to (channel, height, width).
+
+    Update at each timestep, i being the weighted input plus bias:
+
+        v = v_leak + decay * (v - v_leak) + input_gain * i
+        spikes = floor(v / v_threshold) if many else 1, where v >= v_threshold, else 0
+        v = v - spikes * v_threshold  (reset subtract)   or   v_reset where spikes (reset zero)
+
+    `if`: decay 1, input_gain r. `lif` with the exponential update: decay exp(-dt / tau),
+    input_gain (1 - decay) * r; with the Euler update: decay 1 - dt / tau, input_gain dt / tau * r.
+    `accumulate` is a readout: it integrates and never fires; its potential is the network's output.
+    Source: NIR primitives IF and LIF (Pedersen et al., Nature Communications 2024), discretised.
+    """
+
+    kind: Literal["if", "lif", "accumulate"]
+    decay: np.ndarray
+    input_gain: np.ndarray
+    v_threshold: np.ndarray
+    v_leak: np.ndarray
+    v_reset: np.ndarray
+    reset: Literal["subtract", "zero"] = "subtract"
+    spikes_per_step: Literal["one", "many"] = "one"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights, neurons and pooling that belong together.
+
+    `weights` has shape (out_channel, in_channel, kernel_h, kernel_w); None for a network of which
+    only the shape is known. Pooling factors of the layers before are already folded in; the
+    neuron's `input_gain` is not.
+    """
+
+    name: str
+    kind: Literal["conv2d", "linear"]
+    source: str
+    """Name of the layer that feeds this one, or `input`."""
+    in_shape: Shape
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    weights: np.ndarray | None
+    bias: np.ndarray | None
+    neuron: NeuronModel
+    pool: Pool | None = None
+
+    @property
+    def conv_shape(self) -> Shape:
+        """Shape of the neurons, before pooling."""
+        _, height, width = self.in_shape
+        return (
+            self.out_channels,
+            (height + 2 * self.padding[0] - self.kernel[0]) // self.stride[0] + 1,
+            (width + 2 * self.padding[1] - self.kernel[1]) // self.stride[1] + 1,
+        )
+
+    @property
+    def out_shape(self) -> Shape:
+        """Shape of what leaves the layer, after pooling."""
+        channels, height, width = self.conv_shape
+        return (channels, *self.pool.output_hw(height, width)) if self.pool else (channels, height, width)
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of the layer."""
+        return int(np.prod(self.conv_shape))
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the layer, biases not counted."""
+        return self.out_channels * self.in_shape[0] * self.kernel[0] * self.kernel[1]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in the order in which data flows.
+
+    A `linear` layer behind a map flattens it channel-major: its in_shape is (C * H * W, 1, 1).
+    """
+
+    name: str
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether every layer has its weights (else only shapes are known)."""
+        return all(layer.weights is not None for layer in self.layers)
+
+    def layer(self, name: str) -> Layer:
+        """The layer called `name`."""
+        return next(layer for layer in self.layers if layer.name == name)
