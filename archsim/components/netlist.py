@@ -1,0 +1,196 @@
+"""The netlist: what is connected to what, as plain data that any execution can run.
+
+Tokens are implicit: every lane serves its tokens in order, 0, 1, 2, ..., and arrays hold what each
+one costs. A server owns lanes. A `private` server has one lane and blocks after service when its
+output is full; a `shared` server grants one of its lanes at a time (oldest arrival, then lowest
+lane), and only once the lane's destination slots are reserved, because a shared part that blocks
+while it is held deadlocks at a join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+DataClass = Literal["spikes", "partial_sums", "inputs", "weights", "v_mem"]
+Level = Literal["dram", "global_buffer", "noc", "htree", "tile_buffer", "pe", "crossbar"]
+
+START_CAUSES = ("data", "credit", "server", "arbiter")
+DATA, CREDIT, SERVER, ARBITER = range(4)
+"""Why a service could not start or leave earlier; among equals the first in this order is logged."""
+
+UNBOUNDED = 0
+"""Capacity of a channel that never blocks."""
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Bits going from one place to another, for the data-movement table."""
+
+    source: str
+    destination: str
+    data_class: DataClass
+    level: Level
+
+
+@dataclass(frozen=True)
+class Action:
+    """One row of the event log per token: what a component does during a service.
+
+    Arrays have one entry per token of the lane (broadcast views where constant); `energy_pj` is
+    count, bits or rows times the entry of the cost library.
+    """
+
+    component: str
+    name: str
+    duration_ps: np.ndarray
+    count: np.ndarray
+    bits: np.ndarray
+    energy_pj: np.ndarray
+    movement: Movement | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a wire ends: a channel, or source `source` of a line buffer."""
+
+    kind: Literal["channel", "buffer"]
+    index: int
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A link without contention: what enters leaves `delay_ps` later, at `target`."""
+
+    target: Target
+    delay_ps: int
+
+
+@dataclass
+class Lane:
+    """One ordered stream of tokens through a server.
+
+    Input is a join of `inputs` (channels, token n of each), or the `reader` (line buffer, reader
+    index), or nothing (a source). Output is a channel entered at the end of the service, or `wires`
+    entered at its start (a cut-through header runs ahead of its tail); `reserves` lists what must
+    have a free slot before a grant.
+    """
+
+    name: str
+    layer: str
+    n_tokens: int
+    positions: int
+    """Tokens per frame: output positions of a layer at one timestep."""
+    steps: tuple[int, int]
+    """First timestep and number of timesteps of which a sample sends frames."""
+    actions: tuple[Action, ...]
+    inputs: tuple[int, ...] = ()
+    reader: tuple[int, int] | None = None
+    release_after: int = 0
+    """Actions after which a reader gives its line-buffer positions free."""
+    output: int | None = None
+    wires: tuple[Wire, ...] = ()
+    reserves: tuple[Target, ...] = ()
+    emit: np.ndarray | None = None
+    """Which tokens produce an output (pooling emits one per window); None means all."""
+
+    @property
+    def service_ps(self) -> np.ndarray:
+        """Total service time of every token, int64."""
+        return _sum_durations(self.actions, self.n_tokens)
+
+    @property
+    def fetch_ps(self) -> np.ndarray:
+        """Part of the service after which line-buffer positions are released, int64."""
+        return _sum_durations(self.actions[: self.release_after], self.n_tokens)
+
+    @property
+    def n_emitted(self) -> int:
+        """Tokens that leave the lane."""
+        return self.n_tokens if self.emit is None else int(np.count_nonzero(self.emit))
+
+
+@dataclass
+class Server:
+    """A physical part that serves one token at a time."""
+
+    name: str
+    policy: Literal["private", "shared"]
+    lanes: list[Lane] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Bounded latch; capacity UNBOUNDED never blocks."""
+
+    name: str
+    capacity: int
+
+
+@dataclass(frozen=True)
+class LineBuffer:
+    """Input buffer of a tile: positions of the input frames, held until every reader has passed.
+
+    Position m is complete once all sources delivered it. Token g of a reader needs position
+    need[g] (non-decreasing); position m is free again when all readers fetched token last_use[m].
+    A source may send position m while m < released + capacity.
+    """
+
+    name: str
+    layer: str
+    capacity: int
+    n_sources: int
+    n_readers: int
+    need: np.ndarray
+    last_use: np.ndarray
+
+
+@dataclass(frozen=True)
+class ComponentInfo:
+    """A physical part as the tables list it."""
+
+    path: str
+    kind: str
+    area_um2: float
+    leakage_mw: float
+
+
+@dataclass
+class Netlist:
+    """Servers, channels and line buffers of one run, plus the parts list."""
+
+    servers: list[Server] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    buffers: list[LineBuffer] = field(default_factory=list)
+    components: list[ComponentInfo] = field(default_factory=list)
+    input_lanes: list[Lane] = field(default_factory=list)
+    output_lanes: list[Lane] = field(default_factory=list)
+
+    def channel(self, name: str, capacity: int) -> int:
+        """Add a channel; returns its index."""
+        self.channels.append(Channel(name, capacity))
+        return len(self.channels) - 1
+
+    def server(self, name: str, policy: Literal["private", "shared"], *lanes: Lane) -> Server:
+        """Add a server; shared ones may get further lanes later."""
+        self.servers.append(Server(name, policy, list(lanes)))
+        return self.servers[-1]
+
+    def lanes(self) -> list[Lane]:
+        """All lanes, in the fixed order that trace arrays follow."""
+        return [lane for server in self.servers for lane in server.lanes]
+
+
+def constant(value: float, n_tokens: int, dtype: type = np.int64) -> np.ndarray:
+    """The same value for every token, without the memory."""
+    return np.broadcast_to(np.asarray(value, dtype), (n_tokens,))
+
+
+def _sum_durations(actions: tuple[Action, ...], n_tokens: int) -> np.ndarray:
+    total = np.zeros(n_tokens, np.int64)
+    for action in actions:
+        total += action.duration_ps
+    return total
