@@ -9,7 +9,7 @@ while it is held deadlocks at a join.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -27,12 +27,18 @@ UNBOUNDED = 0
 
 @dataclass(frozen=True)
 class Movement:
-    """Bits going from one place to another, for the data-movement table."""
+    """Bits going from one place to another, for the data-movement table.
+
+    A service counts as `packets` packets of its bits, and moves them over `hops` links; on the NoC
+    the injection counts the packet and every hop counts a link.
+    """
 
     source: str
     destination: str
     data_class: DataClass
     level: Level
+    packets: int = 1
+    hops: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ class Action:
     bits: np.ndarray
     energy_pj: np.ndarray
     movement: Movement | None = None
+
+    def renamed(self, name: str, energy_factor: float) -> Action:
+        """The same action under another name, its energy times a factor."""
+        return replace(self, name=name, energy_pj=self.energy_pj * energy_factor)
+
+    def without_duration(self) -> Action:
+        """The same action, taking no time."""
+        return replace(self, duration_ps=constant(0, len(self.duration_ps)))
 
 
 @dataclass(frozen=True)

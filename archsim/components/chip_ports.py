@@ -1,0 +1,28 @@
+"""Input and output port of the chip: global buffer to NoC, and back."""
+
+from __future__ import annotations
+
+from archsim.components.netlist import Action, Movement
+from archsim.components.pricing import cycles_ps, priced_action
+from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
+
+
+def input_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
+    """Read one input position, all channels, from the global buffer."""
+    return _access(hardware, "input", "read", n_tokens, bits, Movement("global_buffer", "input", "inputs", "global_buffer"))
+
+
+def output_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
+    """Write one output position of one column block to the global buffer."""
+    return _access(
+        hardware, "output", "write", n_tokens, bits, Movement("output", "global_buffer", "spikes", "global_buffer")
+    )
+
+
+def _access(hardware: Hardware, port: str, name: str, n_tokens: int, bits: int, movement: Movement) -> Action:
+    cycles = ceil_div(bits, hardware.chip.global_buffer.bits_per_cycle)
+    duration_ps = cycles_ps(cycles, hardware.chip.clock_mhz)
+    return priced_action(
+        hardware, port, ("global_buffer", name), n_tokens, duration_ps=duration_ps, bits=bits, movement=movement
+    )

@@ -1,0 +1,82 @@
+"""Crossbars of a PE: what a token drives and reads, and what zero-skip leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.components.netlist import Action
+from archsim.components.pricing import cycles_ps, priced_action
+from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
+
+
+@dataclass(frozen=True)
+class PeLoad:
+    """Work of one PE, token by token; arrays of int64, one entry per token.
+
+    A slice is one bit of the inputs: a read of every crossbar, a conversion of every column, a
+    shift-add. With zero-skip, reads of crossbars without a driven row do not happen, nor does a
+    slice none of whose crossbars is read.
+    """
+
+    n_tokens: int
+    n_crossbars: int
+    n_columns: int
+    active_rows: np.ndarray
+    reads: np.ndarray
+    """Crossbar reads done, over all slices; the column mux multiplies them."""
+    slices: np.ndarray
+    skipped_reads: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        hardware: Hardware,
+        n_crossbars: int,
+        n_columns: int,
+        n_bits: int,
+        active_rows: np.ndarray,
+        active_reads: np.ndarray,
+        active_slices: np.ndarray,
+    ) -> PeLoad:
+        """Apply the chip's zero-skip policy to what the inputs would drive."""
+        n_tokens = len(active_rows)
+        all_reads = np.full(n_tokens, n_crossbars * n_bits, np.int64)
+        if hardware.tile.pe.crossbar.zero_skip:
+            reads, slices = active_reads.astype(np.int64), active_slices.astype(np.int64)
+        else:
+            reads, slices = all_reads, np.full(n_tokens, n_bits, np.int64)
+        return cls(
+            n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices, all_reads - reads
+        )
+
+    def mux_steps(self, hardware: Hardware) -> int:
+        """Turns of the column multiplexer that cover the columns in use."""
+        return ceil_div(self.n_columns, hardware.tile.pe.adcs_per_bank)
+
+
+def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
+    """Drive the rows and read the array; rows stay driven while the mux goes round."""
+    crossbar = hardware.tile.pe.crossbar
+    size = {"rows": crossbar.rows, "cols": crossbar.cols}
+    drive = priced_action(
+        hardware,
+        f"{pe}.row_driver",
+        ("row_driver", "drive"),
+        load.n_tokens,
+        count=load.active_rows,
+        rows=load.active_rows,
+    )
+    read = priced_action(
+        hardware,
+        f"{pe}.crossbar",
+        ("crossbar", "read"),
+        load.n_tokens,
+        duration_ps=cycles_ps(crossbar.read_cycles * load.slices, hardware.chip.clock_mhz),
+        count=load.reads * load.mux_steps(hardware),
+        rows=load.active_rows,
+        scaling=size,
+    )
+    return drive, read

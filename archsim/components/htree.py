@@ -1,0 +1,23 @@
+"""H-tree of a tile: carries a PE's column sums to the accumulator, one PE at a time."""
+
+from __future__ import annotations
+
+from archsim.components.netlist import Action, Movement
+from archsim.components.pricing import cycles_ps, priced_action
+from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
+
+
+def transfer_action(hardware: Hardware, tile: str, pe: str, n_tokens: int, n_outputs: int) -> Action:
+    """Move the sums of `n_outputs` logical columns, accumulator.bits each."""
+    bits = n_outputs * hardware.tile.accumulator.bits
+    cycles = ceil_div(bits, hardware.tile.htree.bits_per_cycle)
+    return priced_action(
+        hardware,
+        f"{tile}.htree",
+        ("htree", "transfer"),
+        n_tokens,
+        duration_ps=cycles_ps(cycles, hardware.chip.clock_mhz),
+        bits=bits,
+        movement=Movement(pe, tile, "partial_sums", "htree"),
+    )

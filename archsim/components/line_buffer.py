@@ -1,0 +1,138 @@
+"""Line buffer of a tile: which input positions a token needs, and how long they are kept.
+
+Positions stream in raster order, frame after frame. The buffer holds `rows` rows of the input map;
+a fully connected layer has no rows, it waits for the whole frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.components.netlist import Action, DataClass, Movement
+from archsim.components.pricing import cycles_ps, priced_action
+from archsim.errors import MappingError
+from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of one layer's reads: sliding window over a map, or (kernel None) the whole frame."""
+
+    map_hw: tuple[int, int]
+    output_hw: tuple[int, int]
+    kernel: tuple[int, int] | None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+    @property
+    def n_inputs(self) -> int:
+        """Input positions of a frame."""
+        return self.map_hw[0] * self.map_hw[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Tokens of a frame."""
+        return self.output_hw[0] * self.output_hw[1]
+
+
+def needed_positions(window: Window, n_frames: int) -> np.ndarray:
+    """Last input position that each token needs, int64, counted over all frames."""
+    if window.kernel is None:
+        frame = np.full(window.n_outputs, window.n_inputs - 1)
+    else:
+        y, x = np.divmod(np.arange(window.n_outputs), window.output_hw[1])
+        row = _clip(y * window.stride[0] + window.kernel[0] - 1 - window.padding[0], window.map_hw[0])
+        col = _clip(x * window.stride[1] + window.kernel[1] - 1 - window.padding[1], window.map_hw[1])
+        frame = np.maximum.accumulate(row * window.map_hw[1] + col)
+    return _over_frames(frame, window.n_inputs, n_frames)
+
+
+def last_uses(window: Window, n_frames: int) -> np.ndarray:
+    """Last token that reads each input position, int64, counted over all frames."""
+    if window.kernel is None:
+        frame = np.full(window.n_inputs, window.n_outputs - 1)
+    else:
+        y, x = np.divmod(np.arange(window.n_inputs), window.map_hw[1])
+        row = _clip((y + window.padding[0]) // window.stride[0], window.output_hw[0])
+        col = _clip((x + window.padding[1]) // window.stride[1], window.output_hw[1])
+        frame = np.maximum.accumulate(row * window.output_hw[1] + col)
+    return _over_frames(frame, window.n_outputs, n_frames)
+
+
+def minimum_capacity(window: Window) -> int:
+    """Fewest positions that let every token be served: no token may need one that has no room yet.
+
+    Before token g is fetched, released(g) positions are free again, those last used before g; its
+    last input position need[g] can only be sent if need[g] < released(g) + capacity.
+    """
+    need, last_use = needed_positions(window, 2), last_uses(window, 2)
+    released = np.searchsorted(last_use, np.arange(len(need)), side="left")
+    return int((need + 1 - released).max())
+
+
+def capacity(hardware: Hardware, layer: str, window: Window) -> int:
+    """Positions that the tile buffer of a layer holds.
+
+    Raises:
+        MappingError: `tile.line_buffer.rows` is too small for the layer; the message gives the minimum.
+    """
+    width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
+    least = minimum_capacity(window)
+    if rows == "auto":
+        automatic = 2 * window.n_inputs if window.kernel is None else (window.kernel[0] + window.stride[0]) * width
+        return max(least, automatic)
+    if rows * width < least:
+        raise MappingError(
+            f"tile.line_buffer.rows is {rows}; layer '{layer}' needs at least {ceil_div(least, width)} rows "
+            f"of {width} positions. Raise it or set it to auto."
+        )
+    return rows * width
+
+
+def read_actions(
+    hardware: Hardware, buffer: str, pe: str, data_class: DataClass, n_tokens: int, n_crossbars: int, n_bits: int
+) -> tuple[Action, Action]:
+    """Load a PE's row registers from the tile buffer, whole, once per input bit."""
+    pe_spec = hardware.tile.pe
+    n_register_bits = pe_spec.crossbars * pe_spec.crossbar.rows * n_bits
+    cycles = ceil_div(n_register_bits, pe_spec.fetch_bits_per_cycle)
+    bits = n_crossbars * pe_spec.crossbar.rows * n_bits
+    return (
+        priced_action(
+            hardware,
+            buffer,
+            ("tile_buffer", "read"),
+            n_tokens,
+            count=n_bits,
+            bits=bits,
+            movement=Movement(buffer, pe, data_class, "tile_buffer"),
+        ),
+        priced_action(
+            hardware,
+            f"{pe}.fetch",
+            ("fetch", "latch"),
+            n_tokens,
+            duration_ps=cycles_ps(cycles, hardware.chip.clock_mhz),
+            count=n_bits,
+            bits=bits,
+        ),
+    )
+
+
+def write_action(
+    hardware: Hardware, buffer: str, source: str, data_class: DataClass, n_tokens: int, bits: int
+) -> Action:
+    """Store an arriving packet; the ejection port sets the pace, so it takes no time of its own."""
+    movement = Movement(source, buffer, data_class, "tile_buffer")
+    return priced_action(hardware, buffer, ("tile_buffer", "write"), n_tokens, bits=bits, movement=movement)
+
+
+def _clip(values: np.ndarray, size: int) -> np.ndarray:
+    return np.clip(values, 0, size - 1)
+
+
+def _over_frames(frame: np.ndarray, per_frame: int, n_frames: int) -> np.ndarray:
+    return (np.arange(n_frames, dtype=np.int64)[:, None] * per_frame + frame).ravel()

@@ -1,0 +1,78 @@
+"""Neuron module of a tile and its V_mem port; and the pooling of the spikes it fires.
+
+Every neuron of a token is updated, spikes or not, because it leaks and has a bias. A batch of
+`lanes` neurons reads its potentials, is updated, and writes them back, one after the other, on one
+V_mem port that is as wide as the lanes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from archsim.components.netlist import Action, Movement
+from archsim.components.pricing import cycles_ps, priced_action
+from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
+
+
+def update_actions(hardware: Hardware, tile: str, n_tokens: int, n_neurons: int) -> tuple[Action, Action, Action]:
+    """Read V_mem, update, write V_mem, for the neurons of one output position and column block."""
+    neuron, clock_mhz = hardware.chip.neuron, hardware.chip.clock_mhz
+    batches = ceil_div(n_neurons, neuron.lanes)
+    bits = n_neurons * neuron.v_mem_bits
+    access_ps = cycles_ps(batches, clock_mhz)
+    module, memory = f"{tile}.neuron", f"{tile}.v_mem"
+    read = priced_action(
+        hardware,
+        memory,
+        ("v_mem", "read"),
+        n_tokens,
+        duration_ps=access_ps,
+        count=n_neurons,
+        bits=bits,
+        movement=Movement(memory, module, "v_mem", "tile_buffer"),
+    )
+    update = priced_action(
+        hardware,
+        module,
+        ("neuron", "update"),
+        n_tokens,
+        duration_ps=cycles_ps(batches * neuron.cycles_per_update, clock_mhz),
+        count=n_neurons,
+        scaling={"bits": neuron.v_mem_bits},
+    )
+    write = priced_action(
+        hardware,
+        memory,
+        ("v_mem", "write"),
+        n_tokens,
+        duration_ps=access_ps,
+        count=n_neurons,
+        bits=bits,
+        movement=Movement(module, memory, "v_mem", "tile_buffer"),
+    )
+    return read, update, write
+
+
+def pool_action(hardware: Hardware, tile: str, n_tokens: int, n_channels: int) -> Action:
+    """Add one position's spikes to the running sums of its window: one cycle."""
+    return priced_action(
+        hardware,
+        f"{tile}.pooling",
+        ("pooling", "add"),
+        n_tokens,
+        duration_ps=cycles_ps(1, hardware.chip.clock_mhz),
+        count=n_channels,
+    )
+
+
+def pool_emits(conv_hw: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
+    """Which positions of a frame complete a pooling window, in raster order, bool.
+
+    Windows complete in raster order too, so the k-th completion is the k-th pooled position.
+    """
+    completes = [
+        (np.arange(size) >= k - 1) & ((np.arange(size) - (k - 1)) % s == 0)
+        for size, k, s in zip(conv_hw, kernel, stride, strict=True)
+    ]
+    return (completes[0][:, None] & completes[1]).ravel()

@@ -1,0 +1,63 @@
+"""Turns counts into energy: one place where an action meets its entry in the cost library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from archsim.components.netlist import Action, Movement, constant
+from archsim.hardware.models import Hardware
+
+
+def cycles_ps(n_cycles: ArrayLike, clock_mhz: float) -> np.ndarray:
+    """Durations of `n_cycles` cycles in int64 picoseconds, each rounded once, ties to even."""
+    return np.rint(np.asarray(n_cycles, np.float64) * 1e6 / clock_mhz).astype(np.int64)
+
+
+def priced_action(
+    hardware: Hardware,
+    component: str,
+    entry: tuple[str, str],
+    n_tokens: int,
+    *,
+    duration_ps: ArrayLike = 0,
+    count: ArrayLike = 1,
+    bits: ArrayLike = 0,
+    rows: ArrayLike = 0,
+    movement: Movement | None = None,
+    scaling: Mapping[str, float] = MappingProxyType({}),
+) -> Action:
+    """Build an action whose energy is its counts times a library entry.
+
+    Args:
+        hardware: Chip with its cost library.
+        component: Path of the part that acts, such as `tile3.pe1.adc`.
+        entry: Library entry as (component, action).
+        n_tokens: Tokens of the lane; scalars below hold for every one.
+        duration_ps: Service time that the action takes.
+        count: How often it happens for the token.
+        bits: Bits it touches.
+        rows: Rows it drives.
+        movement: Where the bits go, for the data-movement table.
+        scaling: Values that the entry scales with (rows, cols, bits, ...).
+    """
+    cost = hardware.library.action(*entry)
+    units = {"event": count, "bit": bits, "row": rows}[cost.per]
+    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(*entry, **scaling)
+    return Action(
+        component,
+        entry[1],
+        _per_token(duration_ps, n_tokens, np.int64),
+        _per_token(count, n_tokens, np.int64),
+        _per_token(bits, n_tokens, np.int64),
+        _per_token(energy_pj, n_tokens, np.float64),
+        movement,
+    )
+
+
+def _per_token(values: ArrayLike, n_tokens: int, dtype: type) -> np.ndarray:
+    array = np.asarray(values, dtype)
+    return constant(array.item(), n_tokens, dtype) if array.ndim == 0 else array

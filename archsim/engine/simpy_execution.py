@@ -1,0 +1,191 @@
+"""Executes a netlist with SimPy, process by process. This is the semantics of archsim.
+
+Entry: `execute`. It builds one process per server, runs until nothing moves, and checks that
+everything has drained; if not, the error names the cycle of parts that wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+
+from archsim.components.latches import Latch, LineBufferState
+from archsim.components.netlist import Lane, Netlist, Target, Wire
+from archsim.components.servers import Arbitration, Place, Port, PrivateServer, SharedServer
+from archsim.components.trace import ExecutionTrace, LaneTrace
+from archsim.errors import SimulationError
+from archsim.units import format_time
+
+Progress = Callable[[float], None]
+AnyServer = PrivateServer | SharedServer
+
+_STEPS_PER_REPORT = 20_000
+
+
+def execute(netlist: Netlist, progress: Progress | None = None) -> ExecutionTrace:
+    """Run a netlist to the end.
+
+    Args:
+        netlist: What to run.
+        progress: Called now and then with the fraction of services done, 0..1.
+
+    Returns:
+        Times and causes of every service, and what the channels counted.
+
+    Raises:
+        SimulationError: Tokens are left waiting for each other.
+    """
+    return _Execution(netlist).run(progress)
+
+
+class _Execution:
+    """The run-time objects of one netlist."""
+
+    def __init__(self, netlist: Netlist) -> None:
+        self.netlist = netlist
+        self.env = simpy.Environment()
+        self.latches = [Latch(self.env, channel) for channel in netlist.channels]
+        self.buffers = [LineBufferState(self.env, buffer) for buffer in netlist.buffers]
+        self.feeders: dict[tuple[str, int], list[AnyServer]] = {}
+        arbitration = Arbitration(self.env)
+        self.servers: list[AnyServer] = []
+        for index, spec in enumerate(netlist.servers):
+            ports = [self._port(lane) for lane in spec.lanes]
+            server: AnyServer = (
+                PrivateServer(self.env, spec, ports[0])
+                if spec.policy == "private"
+                else SharedServer(self.env, spec, index, ports, arbitration)
+            )
+            self._connect(server)
+            self.servers.append(server)
+
+    def run(self, progress: Progress | None) -> ExecutionTrace:
+        """Start every process and step until nothing is left to happen."""
+        for server in self.servers:
+            self.env.process(server.run())
+        ports = [port for server in self.servers for port in server.ports]
+        total = sum(len(port.service_ps) for port in ports) or 1
+        try:
+            while True:
+                for _ in range(_STEPS_PER_REPORT):
+                    self.env.step()
+                if progress:
+                    progress(sum(port.next for port in ports) / total)
+        except simpy.core.EmptySchedule:
+            pass
+        self._require_drained()
+        traces = [port.trace(LaneTrace.empty(port.lane)) for port in ports]
+        return ExecutionTrace(traces, [latch.statistics() for latch in self.latches], int(self.env.now))
+
+    def _port(self, lane: Lane) -> Port:
+        reserves = [self._place(target) for target in lane.reserves]
+        port = Port(
+            self.env,
+            lane,
+            [self.latches[index] for index in lane.inputs],
+            self.buffers[lane.reader[0]] if lane.reader else None,
+            reserves,
+            [self._sender(wire) for wire in lane.wires],
+        )
+        if lane.output is not None:
+            port.output = self.latches[lane.output]
+        return port
+
+    def _place(self, target: Target) -> Place:
+        return self.latches[target.index] if target.kind == "channel" else self.buffers[target.index]
+
+    def _sender(self, wire: Wire) -> Callable[[int], None]:
+        env, target = self.env, wire.target
+        if target.kind == "channel":
+            latch = self.latches[target.index]
+
+            def arrive(event: simpy.Event) -> None:
+                latch.push(event.value)
+        else:
+            buffer = self.buffers[target.index]
+
+            def arrive(event: simpy.Event) -> None:
+                buffer.deliver(target.source)
+
+        def send(token: int) -> None:
+            callbacks = env.timeout(wire.delay_ps, token).callbacks
+            assert callbacks is not None, "a new timeout has not been processed"
+            callbacks.append(arrive)
+
+        return send
+
+    def _connect(self, server: AnyServer) -> None:
+        for port in server.ports:
+            lane = port.lane
+            for latch in port.inputs:
+                latch.consumer = server
+            if port.reader:
+                port.reader.readers.append(server)
+            for place in port.reserves:
+                if isinstance(place, Latch):
+                    place.producer = server
+                else:
+                    place.senders.append(server)
+            if port.output is not None:
+                port.output.producer = server
+                if isinstance(server, SharedServer):
+                    port.reserves.append(port.output)
+                self._feeds("channel", lane.output or 0, server)
+            for wire in lane.wires:
+                self._feeds(wire.target.kind, wire.target.index, server)
+
+    def _feeds(self, kind: str, index: int, server: AnyServer) -> None:
+        self.feeders.setdefault((kind, index), []).append(server)
+
+    def _require_drained(self) -> None:
+        stuck = {server.name: server for server in self.servers if any(not port.is_done for port in server.ports)}
+        if not stuck:
+            return
+        n_waiting = sum(len(port.service_ps) - port.next for server in stuck.values() for port in server.ports)
+        path = self._wait_cycle(next(iter(stuck.values())))
+        raise SimulationError(
+            f"no progress after t = {format_time(self.env.now)}: {n_waiting} services never finished; "
+            f"these wait for each other: {' -> '.join(path)}"
+        )
+
+    def _wait_cycle(self, server: AnyServer) -> list[str]:
+        path: list[AnyServer] = []
+        while server not in path:
+            path.append(server)
+            following = self._waits_for(server)
+            if following is None:
+                return [item.name for item in path]
+            server = following
+        return [item.name for item in path[path.index(server) :]] + [server.name]
+
+    def _waits_for(self, server: AnyServer) -> AnyServer | None:
+        for port in server.ports:
+            if port.is_done:
+                continue
+            if isinstance(server, PrivateServer) and server.is_blocked:
+                return _as_server(port.output.consumer if port.output else None)
+            if port.data_ps() is None:
+                return self._missing_input(port)
+            for place in port.reserves:
+                if place.slot_ps(port.n_sent) is None:
+                    if isinstance(place, Latch):
+                        return _as_server(place.consumer)
+                    slowest = place.fetched.index(min(place.fetched))
+                    return _as_server(place.readers[slowest])
+        return None
+
+    def _missing_input(self, port: Port) -> AnyServer | None:
+        if port.lane.reader:
+            buffer, index = self.buffers[port.lane.reader[0]], port.lane.reader[0]
+            slowest = buffer.delivered.index(min(buffer.delivered))
+            feeders = self.feeders.get(("buffer", index), [])
+            return feeders[slowest] if slowest < len(feeders) else None
+        for index, latch in zip(port.lane.inputs, port.inputs, strict=True):
+            if not latch.arrivals:
+                return next(iter(self.feeders.get(("channel", index), [])), None)
+        return None
+
+
+def _as_server(sleeper: object) -> AnyServer | None:
+    return sleeper if isinstance(sleeper, (PrivateServer, SharedServer)) else None
