@@ -447,7 +447,9 @@ _UNITS = {
     "cycles": ("cycle", 1.0, "cycles"),
 }  # fmt: skip
 _PREFIXES = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9}
-_WITH_UNIT = re.compile(r"([-+]?[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][-+]?[0-9]{1,2})?)\s*([A-Za-zµΩ][A-Za-z0-9²Ω]{0,9})")
+_WITH_UNIT = re.compile(
+    r"([-+]?[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][-+]?[0-9]{1,2})?)\s*([A-Za-zµΩ][A-Za-z0-9²Ω]{0,9})"
+)
 
 
 def _unit_advice(key: str, found: object) -> str | None:

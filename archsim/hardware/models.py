@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from archsim.errors import ConfigError
+from archsim.hardware.costs import CostLibrary
 from archsim.units import ceil_div
 
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=1_048_576)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Group = Annotated[int, Field(ge=1, le=4096)]
 Bits = Annotated[int, Field(ge=1, le=32)]
-ClockMhz = Annotated[float, Field(gt=0, le=1_000_000)]
+ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
 Switch = Annotated[bool, Field(strict=False)]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
@@ -36,7 +41,7 @@ class Noc(Part):
     """`ideal`: zero-load latency and endless bandwidth; `packet`: links are servers, one event per packet and hop."""
     clock_mhz: ClockMhz | Auto = "auto"
     """Clock of routers and links in MHz; `auto` takes the chip's clock."""
-    flit_bits: PositiveInt = 64
+    flit_bits: Width = 64
     """Payload bits that a link carries per NoC cycle."""
     router_cycles: Annotated[int, Field(ge=1, le=1000)] = 4
     """NoC cycles from a header's grant in one router to its arrival in the next (BookSim2 default pipeline: 4)."""
@@ -49,7 +54,7 @@ class GlobalBuffer(Part):
 
     kib: PositiveInt = 64
     """Capacity in KiB; the input frame of one timestep must fit."""
-    bits_per_cycle: PositiveInt = 256
+    bits_per_cycle: Width = 256
     """Read and write width in bits per chip clock cycle."""
 
 
@@ -64,7 +69,7 @@ class Neuron(Part):
     """Chip cycles of one update of all lanes, V_mem accesses excluded."""
     v_mem_bits: Bits = 16
     """Bits of one membrane potential, sign included; values are quantised and saturate."""
-    v_mem_kib: Annotated[float, Field(gt=0)] | Auto = "auto"
+    v_mem_kib: Annotated[float, Field(gt=0, le=1_000_000)] | Auto = "auto"
     """V_mem capacity of one neuron module in KiB; `auto` takes what the mapping needs."""
 
 
@@ -75,9 +80,9 @@ class Chip(Part):
     """Clock of tiles, PEs, neuron modules and buffers in MHz."""
     tiles: PositiveInt | Auto = "auto"
     """Number of tiles; `auto` takes what the mapping needs."""
-    mesh_width: PositiveInt | Auto = "auto"
+    mesh_width: Side | Auto = "auto"
     """Columns of the mesh; `auto` makes the mesh as square as it goes."""
-    mesh_height: PositiveInt | Auto = "auto"
+    mesh_height: Side | Auto = "auto"
     """Rows of the mesh; `auto` makes the mesh as square as it goes."""
     noc: Noc = Noc()
     """Network between the tiles."""
@@ -97,7 +102,7 @@ class LineBuffer(Part):
 class Htree(Part):
     """Tree that carries the PEs' results to the tile's accumulator; one transfer at a time."""
 
-    bits_per_cycle: PositiveInt = 1024
+    bits_per_cycle: Width = 1024
     """Width in bits per chip clock cycle."""
 
 
@@ -120,7 +125,7 @@ class Crossbar(Part):
     bits_per_cell: Annotated[int, Field(ge=1, le=8)] = 4
     """Bits that one cell stores; a wider weight is cut in slices over neighbouring columns."""
     signed: Literal["diff", "differential"] = "diff"
-    """`diff`: negative weights stored as w + 2^n, corrected digitally (SpikeSim); `differential`: two columns per weight."""
+    """`diff`: negative weights stored as w + 2^n, corrected digitally; `differential`: two columns per weight."""
     read_cycles: PositiveInt = 2
     """Chip cycles from driving the rows to settled bit-line currents."""
     zero_skip: Switch = True
@@ -133,7 +138,7 @@ class Adc(Part):
     bits: Annotated[int, Field(ge=1, le=16)] = 6
     """Resolution in bits."""
     count: PositiveInt | Auto = "auto"
-    """Converters per bank (one bank per PE when columns merge in analog, one per crossbar when digital); `auto` is cols / cols_per_adc."""
+    """Converters per bank, a bank per PE (analog merge) or per crossbar (digital); `auto` is cols / cols_per_adc."""
     cols_per_adc: PositiveInt = 8
     """Columns that share one converter."""
     cycles_per_conversion: PositiveInt = 1
@@ -141,21 +146,21 @@ class Adc(Part):
     range: Literal["full", "calibrated"] = "calibrated"
     """Input range: `full` is every row active with the largest level; `calibrated` follows the calibration batch."""
     range_scope: Literal["layer", "tile", "column"] = "layer"
-    """What shares one calibrated range: all columns of a `layer`, of one PE row block and column block (`tile`), or none (`column`)."""
+    """What shares a calibrated range: the columns of a `layer`, those of one PE position (`tile`), or none (`column`)."""
 
 
 class Pe(Part):
     """Processing element: crossbars that share their columns, one ADC bank, shift-and-add."""
 
-    crossbars: PositiveInt = 9
+    crossbars: Group = 9
     """Crossbars in a PE."""
     pipelined: bool = False
     """`false`: one token holds the PE throughout; `true`: fetch, read, conversion and shift-add overlap."""
     column_merge: Literal["analog", "digital"] = "analog"
-    """`analog`: the PE's crossbars share bit lines, one conversion per column; `digital`: each crossbar is converted."""
+    """`analog`: the PE's crossbars share bit lines, one conversion per column; `digital`: one per crossbar."""
     latch_depth: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Tokens held by the latch behind each stage."""
-    fetch_bits_per_cycle: PositiveInt = 144
+    fetch_bits_per_cycle: Width = 144
     """Bits per chip cycle from the tile buffer to the PE's row registers, which are loaded whole."""
     shift_add_cycles: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Chip cycles to combine the codes of one input slice."""
@@ -189,7 +194,7 @@ class Pe(Part):
 class Tile(Part):
     """Group of PEs with their buffer, H-tree, accumulator."""
 
-    pes: PositiveInt = 8
+    pes: Group = 8
     """PEs in a tile."""
     line_buffer: LineBuffer = LineBuffer()
     """Input buffer."""
@@ -215,7 +220,7 @@ class MappingPolicy(Part):
     bias: Literal["digital"] = "digital"
     """`digital`: biases are added before the neuron update."""
     calibration: Literal["none", "layer", "tile", "column"] = "layer"
-    """Digital gain fitted on the calibration batch: one per layer, per PE row and column block (`tile`), per column, or none."""
+    """Digital gain fitted on the calibration batch: one per layer, per PE position (`tile`), per column, or none."""
     input_coding: Literal["binary", "bit_serial"] = "bit_serial"
     """`binary`: rows see 0 or 1, larger values are clipped and counted; `bit_serial`: one read per input bit."""
     input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
@@ -240,7 +245,7 @@ class Hardware(Part):
     node_nm: Annotated[int, Field(ge=1, le=1000)]
     """Technology node in nm; must be the cost library's."""
     costs: PlainName
-    """Name of the cost library: a file NAME.yaml beside the hardware file, else a shipped one."""
+    """Name of the cost library: NAME.yaml beside the hardware file or in costs/ beside it, else a shipped one."""
     description: Annotated[str, Field(max_length=2000)] = ""
     """Where the numbers come from, in a sentence."""
     chip: Chip
@@ -249,6 +254,35 @@ class Hardware(Part):
     """The tiles, all alike."""
     mapping: MappingPolicy = MappingPolicy()
     """Mapping policy."""
+    _library: CostLibrary | None = PrivateAttr(default=None)
+
+    @property
+    def library(self) -> CostLibrary:
+        """The cost library that came with the file, or was attached.
+
+        Raises:
+            ConfigError: None was: the model was made without `load_hardware` and `with_library`.
+        """
+        if self._library is None:
+            raise ConfigError(
+                f"hardware '{self.name}' has no cost library; use load_hardware, or attach one using with_library"
+            )
+        return self._library
+
+    def with_library(self, library: CostLibrary) -> Self:
+        """Copy of this hardware that pays the prices of `library`.
+
+        Raises:
+            ConfigError: The library is for another node.
+        """
+        if library.node_nm != self.node_nm:
+            raise ConfigError(
+                f"node_nm of hardware '{self.name}' is {self.node_nm}; cost library '{library.name}' "
+                f"is for {library.node_nm}; they must be equal"
+            )
+        copy = self.model_copy()
+        copy._library = library
+        return copy
 
     @model_validator(mode="after")
     def _weight_fits_the_columns(self) -> Self:

@@ -1,0 +1,140 @@
+"""From a file name to hardware that can be simulated: reads, checks, attaches the cost library.
+
+Main entry points: `load_hardware`, `load_costs`, `hardware_schema`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from archsim.errors import ConfigError
+from archsim.hardware.costs import CostLibrary
+from archsim.hardware.models import Hardware
+from archsim.hardware.rollup import cost_parameters
+from archsim.shipped import find_file, shipped_folder, shipped_names
+from archsim.yamlfile import NO_OVERRIDES, read_model
+
+ACTIONS = {
+    "tile_buffer": ("read", "write"),
+    "fetch": ("latch",),
+    "row_driver": ("drive",),
+    "crossbar": ("read",),
+    "adc": ("convert",),
+    "mux": ("select",),
+    "shift_add": ("write_temp", "subtract"),
+    "htree": ("transfer",),
+    "accumulator": ("add",),
+    "neuron": ("update",),
+    "v_mem": ("read", "write"),
+    "pooling": ("add",),
+    "router": ("hop",),
+    "global_buffer": ("read", "write"),
+}
+"""Actions that a simulation counts; a cost library must price all of them."""
+
+_CYCLES = (
+    ("tile.pe.adc.cycles_per_conversion", "adc", "convert"),
+    ("tile.pe.crossbar.read_cycles", "crossbar", "read"),
+)
+
+
+def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Hardware:
+    """Load a hardware file together with its cost library.
+
+    Args:
+        name_or_path: A path, or the name of a shipped file.
+        overrides: Dotted path -> value, such as `{"tile.pe.adc.bits": 6}`.
+
+    Raises:
+        ConfigError: All faults of the file and of how it fits its cost library, one line each.
+    """
+    path = find_file(str(name_or_path), "hwconfigs", ".yaml", ConfigError)
+    hardware = read_model(path, Hardware, ConfigError, overrides, lambda found: _faults(found, path))
+    return hardware.with_library(load_costs(path, hardware))
+
+
+def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
+    """Load the cost library that the hardware names: beside its file, in `costs/` beside it, else shipped.
+
+    Raises:
+        ConfigError: There is no such library, it is faulty, or it is for another node.
+    """
+    library = _read_costs(_find_costs(hardware_file, hardware.costs))
+    hardware.with_library(library)
+    return library
+
+
+def hardware_schema() -> dict[str, Any]:
+    """JSON schema of a hardware file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Hardware.model_json_schema()}
+
+
+def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
+    """What is wrong with valid hardware in view of its cost library: (key, fault)."""
+    try:
+        costs_file = _find_costs(path, hardware.costs)
+    except ConfigError as err:
+        yield "costs", str(err)
+        return
+    library = _read_costs(costs_file)
+    if library.node_nm != hardware.node_nm:
+        where = f"node_nm is {hardware.node_nm}; cost library '{library.name}' is for {library.node_nm}"
+        yield "node_nm", f"{where}; they must be equal"
+    for component, actions in ACTIONS.items():
+        for action in actions:
+            try:
+                library.energy_pj(component, action, **cost_parameters(hardware, component))
+            except ConfigError as err:
+                yield "costs", str(err)
+        try:
+            library.area_um2(component, **cost_parameters(hardware, component))
+            library.leakage_mw(component, **cost_parameters(hardware, component))
+        except ConfigError as err:
+            yield "costs", str(err)
+    yield from _too_few_cycles(hardware, library)
+
+
+def _too_few_cycles(hardware: Hardware, library: CostLibrary) -> Iterator[tuple[str, str]]:
+    """Stages that get less time than the library's entry needs."""
+    clock_mhz = hardware.chip.clock_mhz
+    for dotted, component, action in _CYCLES:
+        costs = library.components.get(component)
+        needed_ns = costs.actions[action].latency_ns if costs is not None and action in costs.actions else None
+        pe = hardware.tile.pe
+        cycles = pe.adc.cycles_per_conversion if component == "adc" else pe.crossbar.read_cycles
+        if needed_ns is None or cycles * 1000 / clock_mhz >= needed_ns * (1 - 1e-9):
+            continue
+        enough = math.ceil(needed_ns * clock_mhz / 1000 * (1 - 1e-9))
+        given = f"{dotted} is {cycles} ({cycles * 1000 / clock_mhz:.4g} ns at {clock_mhz:g} MHz)"
+        needed = f"{component}.{action} of cost library '{library.name}' takes {needed_ns:g} ns"
+        yield dotted, f"{given}; {needed}; set it to at least {enough} or lower chip.clock_mhz"
+
+
+def _find_costs(hardware_file: Path | None, name: str) -> Path:
+    beside = [] if hardware_file is None else [hardware_file.parent, hardware_file.parent / "costs"]
+    for folder in (*beside, shipped_folder("hwconfigs") / "costs"):
+        path = folder / f"{name}.yaml"
+        if path.is_file() and not (hardware_file is not None and path.samefile(hardware_file)):
+            return path
+    names = ", ".join(shipped_names("hwconfigs/costs", ".yaml"))
+    raise ConfigError(f"costs is {name!r}; there is no {name}.yaml beside the hardware file; shipped are {names}")
+
+
+def _read_costs(path: Path) -> CostLibrary:
+    status = path.stat()
+    return _read_version(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _read_version(path: Path, mtime_ns: int, size: int) -> CostLibrary:
+    """Read a library once; the time stamp and size in the key notice an edit."""
+    return read_model(path, CostLibrary, ConfigError, check=lambda library: _misnamed(library, path))
+
+
+def _misnamed(library: CostLibrary, path: Path) -> Iterator[tuple[str, str]]:
+    if library.name != path.stem:
+        yield "name", f"name is {library.name!r}; it must be the file's name, {path.stem!r}"

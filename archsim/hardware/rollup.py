@@ -1,0 +1,109 @@
+"""What a chip is made of: area and leakage as sums of counts times entries of the cost library.
+
+A part is one row of the component table, named by its path (`tile3.pe0.adc`). The parts of a PE are
+given relative to the PE, those of a tile relative to the tile. Main entry points: `pe_parts`,
+`tile_parts`, `chip_parts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archsim.errors import ConfigError
+from archsim.hardware.models import Hardware
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of the chip with its static figures."""
+
+    path: str
+    kind: str
+    area_um2: float
+    leakage_mw: float
+
+
+def cost_parameters(hardware: Hardware, component: str) -> dict[str, float]:
+    """Parameters that the entries of a component may scale with, at the values of this hardware."""
+    pe = hardware.tile.pe
+    parameters: dict[str, dict[str, float]] = {
+        "crossbar": {"rows": pe.crossbar.rows, "cols": pe.crossbar.cols},
+        "adc": {"bits": pe.adc.bits},
+        "mux": {"cols_per_adc": pe.adc.cols_per_adc},
+        "accumulator": {"bits": hardware.tile.accumulator.bits},
+        "neuron": {"bits": hardware.chip.neuron.v_mem_bits},
+    }
+    return parameters.get(component, {})
+
+
+def pe_parts(hardware: Hardware) -> list[Part]:
+    """Parts of one PE, in the order in which a token passes them."""
+    pe = hardware.tile.pe
+    n_adcs = pe.adcs_per_bank * pe.adc_banks
+    n_rows = pe.crossbars * pe.crossbar.rows
+    return [
+        _part(hardware, "fetch", "fetch", bits=n_rows),
+        _part(hardware, "row_driver", "row_driver", n_rows),
+        _part(hardware, "crossbar", "crossbar", pe.crossbars),
+        _part(hardware, "mux", "mux", n_adcs),
+        _part(hardware, "adc", "adc", n_adcs),
+        _part(hardware, "shift_add", "shift_add"),
+    ]
+
+
+def tile_parts(hardware: Hardware, line_buffer_bits: int, v_mem_bits: int) -> list[Part]:
+    """Parts of one tile: its PEs, then what they share.
+
+    Args:
+        hardware: The chip.
+        line_buffer_bits: Capacity of the tile's input buffer.
+        v_mem_bits: Capacity of the tile's V_mem store, not the bits of one potential.
+    """
+    of_a_pe = pe_parts(hardware)
+    in_pes = [
+        Part(f"pe{pe}.{part.path}", part.kind, part.area_um2, part.leakage_mw)
+        for pe in range(hardware.tile.pes)
+        for part in of_a_pe
+    ]
+    return [
+        *in_pes,
+        _part(hardware, "buffer", "tile_buffer", bits=line_buffer_bits),
+        _part(hardware, "htree", "htree"),
+        _part(hardware, "accumulator", "accumulator", hardware.tile.accumulator.lanes),
+        _part(hardware, "neuron", "neuron", hardware.chip.neuron.lanes),
+        _part(hardware, "v_mem", "v_mem", bits=v_mem_bits),
+        _part(hardware, "pooling", "pooling"),
+    ]
+
+
+def chip_parts(hardware: Hardware, n_nodes: int) -> list[Part]:
+    """Parts outside the tiles; `n_nodes` is the number of NoC routers.
+
+    The input port has no area of its own: what it sends waits in the global buffer.
+    """
+    return [
+        Part("input", "input", 0.0, 0.0),
+        _part(hardware, "global_buffer", "global_buffer", bits=hardware.chip.global_buffer.kib * 1024 * 8),
+        *(_part(hardware, f"noc.router{node}", "router") for node in range(n_nodes)),
+    ]
+
+
+def _part(hardware: Hardware, path: str, kind: str, instances: int = 1, bits: int | None = None) -> Part:
+    """One part: `instances` equal pieces, or a memory of `bits` bits, whichever the entry is given for."""
+    library = hardware.library
+    parameters = cost_parameters(hardware, kind)
+    area, leakage = library.area(kind), library.leakage(kind)
+    return Part(
+        path,
+        kind,
+        library.area_um2(kind, **parameters) * _count(kind, area.per if area else "instance", instances, bits),
+        library.leakage_mw(kind, **parameters) * _count(kind, leakage.per if leakage else "instance", instances, bits),
+    )
+
+
+def _count(kind: str, per: str, instances: int, bits: int | None) -> int:
+    if per == "instance":
+        return instances
+    if bits is None:
+        raise ConfigError(f"{kind} stores no bits; its area and leakage must be given per instance")
+    return bits
