@@ -1,0 +1,74 @@
+"""Reads `.npz` archives without trusting them: no pickle, no unbounded memory, one clear message.
+
+Sizes come from the archive's directory and are checked before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from archsim.errors import WorkloadError
+from archsim.workload.sandbox import check_readable
+
+MAX_BYTES = 2 << 30
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError, SyntaxError)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of an archive.
+
+    Returns:
+        Numeric arrays (bool, integer, float) by key.
+
+    Raises:
+        WorkloadError: Not an archive, truncated, above 2 GiB unpacked, or an array of something
+            other than numbers.
+    """
+    check_readable(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_members(path, archive)
+    except _DAMAGE as err:
+        reason = (str(err).splitlines() or [type(err).__name__])[0]
+        raise WorkloadError(f"{path}: not a complete .npz archive ({reason}); was it truncated?") from err
+
+
+def _read_members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    members = archive.infolist()
+    total = sum(member.file_size for member in members)
+    if total > MAX_BYTES:
+        raise WorkloadError(f"{path}: unpacks to {total / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} GiB are read")
+    arrays: dict[str, np.ndarray] = {}
+    for member in members:
+        key = member.filename.removesuffix(".npy")
+        if key == member.filename or key in arrays:
+            raise WorkloadError(f"{path}: unexpected entry {member.filename!r}; an .npz holds every key once, as .npy")
+        with archive.open(member) as stream:
+            arrays[key] = _read_array(f"{path}: key {key!r}", stream, member.file_size)
+    return arrays
+
+
+def _read_array(where: str, stream: IO[bytes], n_bytes: int) -> np.ndarray:
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise WorkloadError(f"{where} is a .npy array of version {version[0]}.{version[1]}, which is not for numbers")
+    shape, is_fortran, dtype = read_header[version](stream)
+    if dtype.hasobject:
+        raise WorkloadError(f"{where} holds Python objects (pickle), which archsim never loads; save plain numbers")
+    if dtype.kind not in "biuf":
+        raise WorkloadError(f"{where} is of type {dtype}; it must hold bool, integer or float numbers")
+    size = prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or size > n_bytes:
+        raise WorkloadError(f"{where} says its shape is {shape}, more than its {n_bytes} bytes hold; it is damaged")
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError(f"{len(data)} of {size} bytes")
+    stream.read()  # to the end, where zipfile compares the checksum
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
