@@ -146,7 +146,7 @@ class Adc(Part):
     range: Literal["full", "calibrated"] = "calibrated"
     """Input range: `full` is every row active with the largest level; `calibrated` follows the calibration batch."""
     range_scope: Literal["layer", "tile", "column"] = "layer"
-    """What shares a calibrated range: the columns of a `layer`, those of one PE position (`tile`), or none (`column`)."""
+    """What shares a calibrated range: the columns of a `layer`, of one PE position (`tile`), or none (`column`)."""
 
 
 class Pe(Part):
