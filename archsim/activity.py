@@ -24,11 +24,15 @@ class LayerActivity:
     inputs: np.ndarray
     spikes: np.ndarray
     clipped_inputs: int = 0
+    """Input values of the recorded samples that did not fit on the rows, once per timestep."""
     adc_clips: int = 0
+    """Conversions of the recorded samples outside the converter's range."""
     error_rel: float | None = None
-    """Relative RMS error of the layer's weighted sums against the ideal ones, same input."""
+    """Relative RMS error of the layer's weighted sums against the ideal ones, same inputs, over all samples."""
     gain: float | None = None
     """Mean digital gain of the calibration; None where none was fitted."""
+    v_mem_saturations: int = 0
+    """Membrane potentials of the recorded samples that saturated when stored."""
 
     @property
     def input_bits(self) -> int:
@@ -112,9 +116,7 @@ def read_activity(
     pad = ((0, 0), (padding[0], padding[0]), (padding[1], padding[1]))
     for bit in range(n_bits):
         plane = (frames >> bit) & 1
-        driven = {
-            span: np.pad(plane[:, span[0] : span[1]].sum(axis=1, dtype=np.int32), pad) for span in spans
-        }
+        driven = {span: np.pad(plane[:, span[0] : span[1]].sum(axis=1, dtype=np.int32), pad) for span in spans}
         for index, block in enumerate(row_blocks):
             block_reads = np.zeros(shape[:3], np.int32)
             for kernel_y, kernel_x, first, last in block:

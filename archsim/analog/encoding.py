@@ -1,0 +1,141 @@
+"""Which levels the cells hold for a weight matrix, and how column sums become signed products again.
+
+Weights are quantised to integers once per layer, then written as cell levels in bit slices under
+one of two signed schemes. Physical columns of a column block are ordered logical column first,
+then slice (least significant first), then sign (positive first). Entry points: `quantize_weights`,
+`encode_weights`, `decode_columns`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CLIP_RATIOS = tuple(1.0 - 0.05 * step for step in range(11))
+"""Fractions of the largest weight tried as full scale, 1.0 down to 0.5."""
+
+
+@dataclass(frozen=True)
+class EncodedWeights:
+    """Cell levels of a weight matrix and what turns column sums back into products."""
+
+    cells: Tensor
+    """Stored levels as float32, shape (..., row, physical col)."""
+    correction: Tensor
+    """What a driven row adds too much to a logical column, float64, shape (..., row, col); subtracted digitally."""
+    largest_levels: Tensor
+    """Largest level that a cell of each physical column can hold, float32, shape (physical col)."""
+    bits_per_cell: int
+    n_slices: int
+    n_signs: int
+    """Columns per slice: 1 for `diff`, 2 for `differential`."""
+
+    @property
+    def cols_per_weight(self) -> int:
+        """Physical columns of one logical column."""
+        return self.n_slices * self.n_signs
+
+
+def quantize_weights(weights: Tensor, weight_bits: int) -> tuple[Tensor, float]:
+    """Round weights to integers with one symmetric scale.
+
+    The full scale is the clip ratio of `CLIP_RATIOS` times the largest absolute weight with the
+    smallest squared error; the larger ratio wins a tie. Rounding is to nearest, ties to even.
+
+    Args:
+        weights: Real weights of one layer, any shape.
+        weight_bits: Bits of an integer weight, sign included, 2 or more.
+
+    Returns:
+        Integers in -(2**(weight_bits-1) - 1) .. 2**(weight_bits-1) - 1 as int32, same shape, and
+        the scale: weights are about `integers * scale`.
+    """
+    exact = weights.detach().to(torch.float64)
+    limit = 2 ** (weight_bits - 1) - 1
+    peak = float(exact.abs().max()) if exact.numel() else 0.0
+    if peak == 0.0:
+        return torch.zeros(exact.shape, dtype=torch.int32), 1.0
+    best: tuple[float, Tensor, float] | None = None
+    for ratio in CLIP_RATIOS:
+        scale = peak * ratio / limit
+        integers = (exact / scale).round().clamp(-limit, limit)
+        error = float((integers * scale - exact).square().sum())
+        if best is None or error < best[0]:
+            best = (error, integers.to(torch.int32), scale)
+    assert best is not None
+    return best[1], best[2]
+
+
+def encode_weights(
+    weights: Tensor,
+    weight_bits: int,
+    bits_per_cell: int,
+    signed: Literal["diff", "differential"],
+) -> EncodedWeights:
+    """Write integer weights as cell levels.
+
+    `diff` stores a negative w as w + 2**p with the smallest 2**p >= |min w| of the layer, so levels
+    stay small; a digital unit subtracts 2**p for every driven row whose weight is negative. Source:
+    SpikeSim (Moitra et al., arXiv 2210.12899), Algorithm 1 and hardware evaluation code. The stored
+    magnitude is given weight_bits bits, one more than symmetric weights need, as in SpikeSim.
+    `differential` stores max(w, 0) and max(-w, 0) in neighbouring columns of the same array.
+    A magnitude m is cut as m = sum over k of 2**(bits_per_cell * k) * slice_k.
+
+    Args:
+        weights: Integers of a whole layer with |w| < 2**(weight_bits-1), shape (..., row, col).
+        weight_bits: Bits of a weight, sign included.
+        bits_per_cell: Bits that a cell holds.
+        signed: Scheme for negative weights.
+
+    Returns:
+        Levels in 0 .. 2**bits_per_cell - 1 and the decode rules.
+    """
+    integers = weights.to(torch.int64)
+    negative = integers < 0
+    if signed == "diff":
+        offset = diff_offset(int(integers.min()) if integers.numel() else 0)
+        magnitudes = (integers + offset * negative).unsqueeze(-1)
+        correction = offset * negative.to(torch.float64)
+        magnitude_bits = weight_bits
+    else:
+        magnitudes = torch.stack((integers.clamp(min=0), (-integers).clamp(min=0)), dim=-1)
+        correction = torch.zeros(integers.shape, dtype=torch.float64)
+        magnitude_bits = weight_bits - 1
+    n_slices = -(-magnitude_bits // bits_per_cell)
+    shifts = bits_per_cell * torch.arange(n_slices).unsqueeze(-1)
+    mask = 2**bits_per_cell - 1
+    levels = (magnitudes.unsqueeze(-2) >> shifts) & mask
+    limits = ((2 ** (weight_bits - 1) - 1) >> shifts.flatten()).clamp(max=mask)
+    n_signs = magnitudes.shape[-1]
+    return EncodedWeights(
+        cells=levels.flatten(-3).to(torch.float32),
+        correction=correction,
+        largest_levels=limits.repeat_interleave(n_signs).repeat(integers.shape[-1]).to(torch.float32),
+        bits_per_cell=bits_per_cell,
+        n_slices=n_slices,
+        n_signs=n_signs,
+    )
+
+
+def decode_columns(values: Tensor, encoded: EncodedWeights) -> Tensor:
+    """Shift and add slices and subtract negative columns; the digital correction is still to be subtracted.
+
+    Args:
+        values: Converted column sums in cell levels, shape (..., physical col).
+        encoded: The encoding that the columns hold.
+
+    Returns:
+        Weighted sums in weight levels as float64, shape (..., col); exact products are this minus
+        `inputs @ encoded.correction`.
+    """
+    parts = values.to(torch.float64).unflatten(-1, (-1, encoded.n_slices, encoded.n_signs))
+    signed = parts[..., 0] - parts[..., 1] if encoded.n_signs == 2 else parts[..., 0]
+    return signed @ (2.0 ** (encoded.bits_per_cell * torch.arange(encoded.n_slices, dtype=torch.float64)))
+
+
+def diff_offset(minimum: int) -> int:
+    """Smallest power of two that lifts `minimum` to zero or above; 0 where nothing is negative."""
+    return 1 << (-minimum - 1).bit_length() if minimum < 0 else 0

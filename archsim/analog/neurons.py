@@ -1,0 +1,138 @@
+"""Membrane potentials: one discrete update, and the fixed-point memory that keeps them.
+
+Pure functions: state in, state out. Entry points: `load_neuron`, `step`, `quantize_potential`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HEADROOM = 2.0
+"""Full scale of the V_mem store over the largest potential of the calibration batch. Source: assumption."""
+
+
+class NeuronDescription(Protocol):
+    """Numpy description of a layer's neurons; every array broadcasts to (channel, height, width)."""
+
+    @property
+    def kind(self) -> str:
+        """`if`, `lif` or `accumulate`."""
+
+    @property
+    def decay(self) -> np.ndarray:
+        """Factor of the potential from one timestep to the next."""
+
+    @property
+    def input_gain(self) -> np.ndarray:
+        """Factor of the weighted input."""
+
+    @property
+    def v_threshold(self) -> np.ndarray:
+        """Potential from which a neuron fires."""
+
+    @property
+    def v_leak(self) -> np.ndarray:
+        """Potential that the leak pulls to."""
+
+    @property
+    def v_reset(self) -> np.ndarray:
+        """Potential after a spike, with reset to zero."""
+
+    @property
+    def reset(self) -> str:
+        """`subtract` or `zero`."""
+
+    @property
+    def spikes_per_step(self) -> str:
+        """`one` or `many`."""
+
+
+@dataclass(frozen=True)
+class NeuronTensors:
+    """Neuron parameters as tensors of one dtype, broadcastable to (channel, height, width)."""
+
+    decay: Tensor
+    input_gain: Tensor
+    v_threshold: Tensor
+    v_leak: Tensor
+    v_reset: Tensor
+    fires: bool
+    subtracts: bool
+    many: bool
+
+
+def load_neuron(neuron: NeuronDescription, dtype: torch.dtype = torch.float64) -> NeuronTensors:
+    """Tensors of a neuron description, ready for `step`."""
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.array(values, dtype=np.float64)).to(dtype)
+
+    return NeuronTensors(
+        decay=tensor(neuron.decay),
+        input_gain=tensor(neuron.input_gain),
+        v_threshold=tensor(neuron.v_threshold),
+        v_leak=tensor(neuron.v_leak),
+        v_reset=tensor(neuron.v_reset),
+        fires=neuron.kind != "accumulate",
+        subtracts=neuron.reset == "subtract",
+        many=neuron.spikes_per_step == "many",
+    )
+
+
+def step(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> tuple[Tensor, Tensor]:
+    """Advance neurons by one timestep.
+
+    `v = v_leak + decay * (v - v_leak) + input_gain * i`; where v >= v_threshold the neuron emits one
+    spike, or floor(v / v_threshold) when it may emit many; then v loses spikes * v_threshold (reset
+    subtract) or becomes v_reset (reset zero). An accumulating readout never fires.
+
+    Args:
+        v: Potentials, shape (sample, channel, height, width).
+        weighted_input: Weighted sums plus bias, same shape and dtype.
+        neuron: Parameters.
+
+    Returns:
+        New potentials and spike counts, both of the shape and dtype of `v`.
+
+    Source: NIR primitives IF and LIF (Pedersen et al., Nature Communications 2024), discretised.
+    """
+    v = neuron.v_leak + neuron.decay * (v - neuron.v_leak) + neuron.input_gain * weighted_input
+    if not neuron.fires:
+        return v, torch.zeros_like(v)
+    fired = v >= neuron.v_threshold
+    spikes = torch.floor(v / neuron.v_threshold) * fired if neuron.many else fired.to(v.dtype)
+    if neuron.subtracts:
+        return v - spikes * neuron.v_threshold, spikes
+    return torch.where(fired, neuron.v_reset, v), spikes
+
+
+def potential_full_scale(largest: float) -> float:
+    """Full scale of the V_mem store: the power of two at or above `HEADROOM * largest` (1 for no activity).
+
+    Powers of two make the step of the store a binary point, so no multiplier is needed.
+    """
+    return 2.0 ** float(np.ceil(np.log2(HEADROOM * largest))) if largest > 0 else 1.0
+
+
+def quantize_potential(v: Tensor, full_scale: float, bits: int) -> tuple[Tensor, Tensor]:
+    """Round potentials to the signed fixed-point numbers that a V_mem word can hold.
+
+    Codes are -2**(bits-1) .. 2**(bits-1) - 1 in steps of full_scale / 2**(bits-1), nearest, ties to
+    even; what lies outside saturates.
+
+    Args:
+        v: Potentials, any shape.
+        full_scale: Largest magnitude that the store can hold.
+        bits: Bits of a word, sign included.
+
+    Returns:
+        Stored potentials, and a mask of the ones that saturated.
+    """
+    half = 2.0 ** (bits - 1)
+    codes = (v * (half / full_scale)).round()
+    return codes.clamp(-half, half - 1) * (full_scale / half), (codes < -half) | (codes > half - 1)

@@ -1,0 +1,264 @@
+"""The weighted sums of one layer as its crossbars and converters compute them.
+
+`program_layer` writes the cells once; `calibrate_ranges` and `fit_gains` follow a calibration
+batch; `hardware_sums` then turns integer inputs into weighted sums, row block by row block. Work is
+cut in chunks of frames so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from archsim.analog.converters import AdcRange, SumHistogram, calibrated_range, full_range, quantize_columns
+from archsim.analog.crossbar import column_sums
+from archsim.analog.encoding import EncodedWeights, decode_columns, encode_weights, quantize_weights
+from archsim.hardware.models import Hardware
+
+CHUNK_ELEMENTS = 1 << 22
+"""Largest tensor of one chunk, in elements."""
+
+CrossbarRows = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class LayerGeometry:
+    """How a layer is cut into crossbars and how it slides over its input."""
+
+    row_blocks: tuple[tuple[CrossbarRows, ...], ...]
+    """Per row block its crossbars as (kernel_y, kernel_x, first channel, last channel + 1)."""
+    col_blocks: tuple[tuple[int, int], ...]
+    """Output channels of each column block: (first, last + 1)."""
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How integers reach the rows: bits per value, two's complement where `signed`."""
+
+    n_bits: int
+    signed: bool = False
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value that rows can carry."""
+        half = 1 << (self.n_bits - 1)
+        return (-half, half - 1) if self.signed else (0, (1 << self.n_bits) - 1)
+
+    def significance(self, bit: int) -> float:
+        """Weight of a bit; the top bit of two's complement counts negative."""
+        return -float(1 << bit) if self.signed and bit == self.n_bits - 1 else float(1 << bit)
+
+
+@dataclass(frozen=True)
+class ProgrammedLayer:
+    """Cells of a layer and everything its converters and digital gains need."""
+
+    geometry: LayerGeometry
+    hardware: Hardware
+    encoded: EncodedWeights
+    """Cells have shape (kernel_h, kernel_w, in_channel, physical col)."""
+    weights: Tensor
+    """Real weights, float64, shape (kernel_h, kernel_w, in_channel, out_channel)."""
+    weight_scale: float
+    """Real weight of one integer step."""
+    ranges: AdcRange | None = None
+    """Converter ranges of shape (row_block, physical col)."""
+    gains: Tensor | None = None
+    """Digital gains of shape (row_block, out_channel); None where none were fitted."""
+
+
+def program_layer(weights: Tensor, geometry: LayerGeometry, hardware: Hardware) -> ProgrammedLayer:
+    """Quantise and encode weights of shape (out_channel, in_channel, kernel_h, kernel_w)."""
+    crossbar, policy = hardware.tile.pe.crossbar, hardware.mapping
+    integers, scale = quantize_weights(weights, policy.weight_bits)
+    encoded = encode_weights(integers.permute(2, 3, 1, 0), policy.weight_bits, crossbar.bits_per_cell, crossbar.signed)
+    layer = ProgrammedLayer(geometry, hardware, encoded, weights.to(torch.float64).permute(2, 3, 1, 0), scale)
+    if hardware.tile.pe.adc.range == "full":
+        return replace(layer, ranges=_full_ranges(layer))
+    return layer
+
+
+def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
+    """Weighted sums as converted, decoded, scaled by the gains and added, in real weight units.
+
+    Every input bit is a read, a conversion and a shift-add; the digital correction of `diff`
+    encoding is exact.
+
+    Args:
+        layer: A programmed layer with ranges.
+        inputs: Integers within `rows.limits`, shape (frame, channel, height, width).
+        rows: How the integers reach the rows.
+
+    Returns:
+        Sums, float64, shape (frame, out_channel, height, width), and the number of conversions that
+        clipped in each frame, int64, shape (frame,).
+    """
+    sums = torch.zeros(inputs.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
+    clips = torch.zeros(inputs.shape[0], dtype=torch.int64)
+    for part, padded in _chunks(layer, inputs):
+        for index in range(len(layer.geometry.row_blocks)):
+            partial, clips_of_block = _partial_sums(layer, padded, index, rows)
+            sums[part] += partial if layer.gains is None else partial * layer.gains[index]
+            clips[part] += clips_of_block
+    return sums.permute(0, 3, 1, 2), clips
+
+
+def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+    """Fit converter ranges to the column sums of a calibration batch, over all of its frames and input bits.
+
+    Sums of groups without a driven row are left out when such reads are skipped; else ranges start
+    at zero, so that a read of nothing converts to nothing.
+    """
+    hardware = layer.hardware
+    if hardware.tile.pe.adc.range == "full":
+        return layer
+    scope = hardware.tile.pe.adc.range_scope
+    groups = _share(layer, scope).repeat_interleave(layer.encoded.cols_per_weight, dim=1)
+    most_rows = max(_largest_group(layer, index) for index in range(len(layer.geometry.row_blocks)))
+    histogram = SumHistogram(int(groups.max()) + 1, most_rows * float(layer.encoded.largest_levels.max()))
+    for _, padded in _chunks(layer, inputs):
+        for index, bit in product(range(len(layer.geometry.row_blocks)), range(rows.n_bits)):
+            for sums, driven in _reads(layer, (padded >> bit) & 1, index):
+                seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
+                histogram.add(seen, groups[index])
+    found = calibrated_range(histogram, hardware.tile.pe.adc.bits)
+    low = found.low[groups] if hardware.tile.pe.crossbar.zero_skip else torch.zeros_like(found.low[groups])
+    return replace(layer, ranges=AdcRange(low, found.high[groups]))
+
+
+def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+    """Fit the digital factors that bring hardware sums closest to those of the real weights.
+
+    Least squares: `gain = sum(hardware * ideal) / sum(hardware**2)`; 1 where nothing was seen. One
+    gain per layer fits the whole weighted sum; finer gains fit the products of each row block.
+
+    Source: ordinary least squares through the origin.
+    """
+    scope = layer.hardware.mapping.calibration
+    if scope == "none":
+        return layer
+    n_blocks = len(layer.geometry.row_blocks)
+    groups = _share(layer, scope)
+    match, power = (torch.zeros(int(groups.max()) + 1, dtype=torch.float64) for _ in range(2))
+    for _, padded in _chunks(layer, inputs):
+        converted = torch.stack([_partial_sums(layer, padded, index, rows)[0] for index in range(n_blocks)])
+        exact = torch.stack([_block_product(layer, padded, index, layer.weights) for index in range(n_blocks)])
+        if scope == "layer":
+            converted, exact = converted.sum(0, keepdim=True), exact.sum(0, keepdim=True)
+        for index, (hardware, ideal) in enumerate(zip(converted, exact, strict=True)):
+            match.index_add_(0, groups[index], (hardware * ideal).sum((0, 1, 2)))
+            power.index_add_(0, groups[index], hardware.square().sum((0, 1, 2)))
+    gains = torch.where(power > 0, match / torch.where(power > 0, power, 1.0), 1.0)
+    return replace(layer, gains=gains[groups])
+
+
+def _share(layer: ProgrammedLayer, scope: str) -> Tensor:
+    """Number of the group that each (row_block, out_channel) belongs to under a scope."""
+    n_rows, n_cols = len(layer.geometry.row_blocks), layer.weights.shape[-1]
+    rows = torch.arange(n_rows).unsqueeze(1)
+    if scope == "layer":
+        return torch.zeros(n_rows, n_cols, dtype=torch.int64)
+    if scope == "column":
+        return rows * n_cols + torch.arange(n_cols)
+    widths = torch.tensor([last - first for first, last in layer.geometry.col_blocks])
+    return rows * len(widths) + torch.arange(len(widths)).repeat_interleave(widths)
+
+
+def _groups(layer: ProgrammedLayer, row_block: int) -> list[tuple[CrossbarRows, ...]]:
+    """Crossbars of a row block that share a conversion."""
+    block = layer.geometry.row_blocks[row_block]
+    return [block] if layer.hardware.tile.pe.column_merge == "analog" else [(crossbar,) for crossbar in block]
+
+
+def _largest_group(layer: ProgrammedLayer, row_block: int) -> int:
+    """Most rows that meet in one conversion of a row block."""
+    return max(sum(last - first for _, _, first, last in group) for group in _groups(layer, row_block))
+
+
+def _full_ranges(layer: ProgrammedLayer) -> AdcRange:
+    bits = layer.hardware.tile.pe.adc.bits
+    blocks = [
+        full_range(_largest_group(layer, index), layer.encoded.largest_levels, bits)
+        for index in range(len(layer.geometry.row_blocks))
+    ]
+    return AdcRange(torch.stack([block.low for block in blocks]), torch.stack([block.high for block in blocks]))
+
+
+def _partial_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows: InputFormat) -> tuple[Tensor, Tensor]:
+    """Decoded sums of one row block without gain, shape (frame, y, x, out_channel), and clips per frame.
+
+    A group of rows of which none is driven adds exactly zero: its read is skipped, or it collects
+    nothing and its range starts at zero.
+    """
+    if layer.ranges is None:
+        raise ValueError("the layer's converters have no range yet; call calibrate_ranges first")
+    adc, low, high = layer.hardware.tile.pe.adc, layer.ranges.low[row_block], layer.ranges.high[row_block]
+    sums = -_block_product(layer, padded, row_block, layer.encoded.correction)
+    clips = torch.zeros(padded.shape[0], dtype=torch.int64)
+    for bit in range(rows.n_bits):
+        for read, driven in _reads(layer, (padded >> bit) & 1, row_block):
+            values, clipped = quantize_columns(read, low, high, adc.bits)
+            mask = driven.unsqueeze(-1)
+            sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
+            clips += (clipped & mask).flatten(1).sum(1)
+    return sums * layer.weight_scale, clips
+
+
+def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Column sums of the crossbars that share a conversion, and where any of their rows is driven."""
+    driven_rows = plane.to(torch.float32)
+    for group in _groups(layer, row_block):
+        reads, driven = [], []
+        for kernel_y, kernel_x, first, last in group:
+            window = _window(layer, driven_rows, kernel_y, kernel_x, first, last)
+            cells = layer.encoded.cells[kernel_y, kernel_x, first:last]
+            reads.append(torch.cat([column_sums(window, cells[:, cols]) for cols in _crossbar_cols(layer)], dim=-1))
+            driven.append(window.any(-1))
+        yield torch.stack(reads).sum(0), torch.stack(driven).any(0)
+
+
+def _crossbar_cols(layer: ProgrammedLayer) -> list[slice]:
+    """Physical columns of every column block."""
+    width = layer.encoded.cols_per_weight
+    return [slice(first * width, last * width) for first, last in layer.geometry.col_blocks]
+
+
+def _block_product(layer: ProgrammedLayer, padded: Tensor, row_block: int, matrix: Tensor) -> Tensor:
+    """Exact product of a row block with a (kernel_h, kernel_w, in_channel, out_channel) matrix."""
+    values = padded.to(torch.float64)
+    return torch.stack(
+        [
+            _window(layer, values, kernel_y, kernel_x, first, last) @ matrix[kernel_y, kernel_x, first:last]
+            for kernel_y, kernel_x, first, last in layer.geometry.row_blocks[row_block]
+        ]
+    ).sum(0)
+
+
+def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int, first: int, last: int) -> Tensor:
+    """Values that one crossbar's rows see at every output position, shape (frame, y, x, row)."""
+    (stride_y, stride_x), (out_h, out_w) = layer.geometry.stride, layer.geometry.output_hw
+    return padded[
+        :,
+        first:last,
+        kernel_y : kernel_y + stride_y * (out_h - 1) + 1 : stride_y,
+        kernel_x : kernel_x + stride_x * (out_w - 1) + 1 : stride_x,
+    ].permute(0, 2, 3, 1)
+
+
+def _chunks(layer: ProgrammedLayer, inputs: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of frames with their zero-padded int32 inputs."""
+    out_h, out_w = layer.geometry.output_hw
+    pad_y, pad_x = layer.geometry.padding
+    per_frame = max(out_h * out_w * layer.encoded.cells.shape[-1], inputs[0].numel() if len(inputs) else 1)
+    size = max(1, CHUNK_ELEMENTS // per_frame)
+    for first in range(0, inputs.shape[0], size):
+        part = slice(first, min(first + size, inputs.shape[0]))
+        yield part, functional.pad(inputs[part].to(torch.int32), (pad_x, pad_x, pad_y, pad_y))

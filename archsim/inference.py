@@ -1,0 +1,511 @@
+"""Runs a network through the analog core and records what happened, layer by layer.
+
+`infer` pushes the whole labelled input through the mapped chip (raw and calibrated) and through the
+ideal network, and keeps the activity of the first samples for timing. `run_ideal` is the network
+without hardware. Layers are processed one after the other over all timesteps, since the networks
+feed forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from archsim.activity import Accuracy, Activity, LayerActivity
+from archsim.analog.neurons import load_neuron, potential_full_scale, quantize_potential, step
+from archsim.analog.product import (
+    InputFormat,
+    LayerGeometry,
+    ProgrammedLayer,
+    calibrate_ranges,
+    fit_gains,
+    hardware_sums,
+    program_layer,
+)
+from archsim.errors import SimulationError, WorkloadError
+from archsim.hardware.models import MappingPolicy
+from archsim.mapping.model import LayerMapping, Mapping
+from archsim.workload.model import InputData, Workload
+from archsim.workload.network import INPUT, Layer, Network, Pool
+
+MAX_BATCH = 128
+"""Samples evaluated at a time, at most."""
+BATCH_ELEMENTS = 1 << 24
+"""Values of the largest layer over all timesteps in one batch, at most."""
+MAX_CALIBRATION = 128
+"""Calibration samples used, at most."""
+
+Progress = Callable[[int, int], None]
+"""Called with samples done and samples in all."""
+
+
+@dataclass(frozen=True)
+class IdealRun:
+    """What a network does without hardware."""
+
+    spikes: dict[str, np.ndarray]
+    """Per layer the spikes before pooling, shape (sample, step, channel, height, width)."""
+    outputs: np.ndarray
+    """Spike counts after pooling, or final potentials of a readout, float64, shape (sample, class)."""
+
+
+@dataclass(frozen=True)
+class _LayerRun:
+    """Values of one layer for one batch; spikes before pooling."""
+
+    inputs: Tensor
+    spikes: Tensor
+    potential: Tensor
+    """Potentials after the last timestep, shape (sample, channel, height, width)."""
+    largest_potential: float
+    n_clipped_inputs: Tensor
+    """Per sample, like the two below."""
+    n_adc_clips: Tensor
+    n_saturations: Tensor
+    squared_error: float
+    squared_ideal: float
+
+
+@dataclass(frozen=True)
+class _ChipLayer:
+    """A layer on the chip: its cells, the format of its inputs, its V_mem store."""
+
+    layer: Layer
+    programmed: ProgrammedLayer
+    policy: MappingPolicy
+    input_scale: float
+    """Real value of one input integer."""
+    first_rows: InputFormat | None
+    """Format of the network's input, known beforehand; None for layers fed by spikes."""
+    v_mem_bits: int
+    v_full_scale: float | None = None
+    """Full scale of V_mem; None before calibration, when potentials are exact."""
+
+
+def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scale: float = 1.0) -> IdealRun:
+    """Run the network in float64 without quantisation or crossbars.
+
+    Args:
+        network: A network with weights.
+        values: Input integers, shape (sample, step, channel, height, width); one step is repeated.
+        n_timesteps: Timesteps to run.
+        input_scale: Real value of one input integer.
+
+    Returns:
+        Spikes of every layer and the network's outputs.
+    """
+    available = {INPUT: torch.as_tensor(np.ascontiguousarray(values))}
+    spikes: dict[str, np.ndarray] = {}
+    outputs = torch.empty(0)
+    for layer in network.layers:
+        inputs = _layer_input(layer, available[layer.source])
+        scale = input_scale if layer.source == INPUT else 1.0
+        emitted, potential, _, _ = _fire(layer, _ideal_sums(layer, inputs, scale), n_timesteps, None, 0)
+        available[layer.name] = _pooled(emitted, layer.pool)
+        spikes[layer.name] = emitted.numpy()
+        outputs = _outputs(layer, potential, available[layer.name])
+    return IdealRun(spikes, outputs.numpy())
+
+
+def infer(
+    mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
+) -> Activity:
+    """Find what the network does on this chip, and how right it is.
+
+    Accuracy is evaluated over the whole labelled input three times: `ideal` (float64, no hardware),
+    `raw` (mapped, quantised, converted) and `calibrated` (with the digital gains of
+    `mapping.calibration`). The recorded activity is that of the calibrated chip, of the raw one
+    where calibration is none. Without weights the activity is an assumption, see `assumed_activity`.
+
+    Args:
+        mapping: The network on the chip.
+        workload: The same network with its input.
+        samples: First samples of the input to record.
+        seed: Seed of assumed spikes.
+        progress: Called after every batch.
+
+    Returns:
+        Activity of the recorded samples and accuracy over all samples.
+
+    Raises:
+        WorkloadError: There is no input, or fewer samples or timesteps than asked for.
+    """
+    torch.set_num_threads(1)
+    if not workload.network.has_weights:
+        return assumed_activity(workload, samples, seed)
+    data = _checked_input(workload, samples)
+    calibration, notes = _calibration_set(workload, data)
+    with torch.inference_mode():
+        chip = _calibrate(mapping, workload, calibration, _input_format(mapping, data, calibration))
+        return _evaluate(chip, workload, data, samples, notes, progress)
+
+
+def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
+    """Draw spikes for a network of which only the shape is known.
+
+    Every neuron spikes in a timestep with probability `settings.assumed_rate` (Bernoulli), as do the
+    network's inputs. Pooled inputs are 1 where any spike of the window is, so every input is one bit.
+
+    Raises:
+        WorkloadError: No rate is set, or it is no probability.
+    """
+    rate = workload.settings.assumed_rate
+    if rate is None or not 0.0 <= rate <= 1.0:
+        raise WorkloadError(
+            f"workload '{workload.name}' has no weights, so its activity must be assumed; "
+            f"assumed_rate is {rate}, allowed is 0.0 to 1.0. Set workload.assumed_rate."
+        )
+    generator = np.random.default_rng(seed)
+    frames = (samples, workload.n_timesteps)
+    available = {INPUT: _bernoulli(generator, (*frames, *workload.network.input_shape), rate)}
+    layers: dict[str, LayerActivity] = {}
+    for layer in workload.network.layers:
+        inputs = available[layer.source].reshape(*frames, *layer.in_shape)
+        shape = (*frames, *layer.conv_shape)
+        readout = layer.neuron.kind == "accumulate"
+        spikes = np.zeros(shape, np.uint8) if readout else _bernoulli(generator, shape, rate)
+        available[layer.name] = _any_in_window(spikes, layer.pool)
+        layers[layer.name] = LayerActivity(inputs, spikes)
+    note = f"spikes are an assumption: Bernoulli with rate {rate:g} per neuron and timestep, seed {seed}"
+    return Activity(layers, samples, workload.n_timesteps, "assumed", notes=(note,))
+
+
+def _checked_input(workload: Workload, samples: int) -> InputData:
+    data = workload.input
+    if data is None:
+        raise WorkloadError(f"workload '{workload.name}' has weights but no input; give one with --input.")
+    if not 1 <= samples <= data.n_samples:
+        raise WorkloadError(f"workload '{workload.name}' holds {data.n_samples} samples; {samples} were asked for.")
+    for part in (data, workload.calibration):
+        if part is not None and part.coding == "spikes" and part.values.shape[1] < workload.n_timesteps:
+            raise WorkloadError(
+                f"the input of workload '{workload.name}' has {part.values.shape[1]} timesteps; "
+                f"timesteps is {workload.n_timesteps}. Lower it or give a longer input."
+            )
+    return data
+
+
+def _calibration_set(workload: Workload, data: InputData) -> tuple[InputData, tuple[str, ...]]:
+    """Samples for converter ranges and gains, and a note where they are the evaluated ones."""
+    if workload.calibration is not None:
+        own = workload.calibration
+        return replace(own, values=own.values[:MAX_CALIBRATION], labels=None), ()
+    values = data.values[: min(MAX_CALIBRATION, data.n_samples)]
+    note = (
+        f"the workload ships no calibration set: converter ranges and gains are fitted to the first {len(values)} "
+        "samples of the evaluated input"
+    )
+    return replace(data, values=values, labels=None), (note,)
+
+
+def _input_format(mapping: Mapping, *parts: InputData) -> InputFormat:
+    """Row format of the network's input, wide enough for every sample."""
+    low = min(int(part.values.min(initial=0)) for part in parts)
+    high = max(int(part.values.max(initial=0)) for part in parts)
+    return _row_format(mapping.hardware.mapping, low, high)
+
+
+def _row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
+    """Bits that values from `low` to `high` take under a mapping policy."""
+    if policy.input_coding == "binary":
+        return InputFormat(1)
+    signed = low < 0
+    if policy.input_bits != "auto":
+        return InputFormat(policy.input_bits, signed)
+    magnitude_bits = max(high.bit_length(), (-low - 1).bit_length() if signed else 0)
+    return InputFormat(max(1, magnitude_bits) + signed, signed)
+
+
+def _program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> _ChipLayer:
+    """Write a layer's weights into its crossbars."""
+    layer = mapped.layer
+    geometry = LayerGeometry(mapped.row_blocks, mapped.col_blocks, layer.stride, layer.padding, layer.conv_shape[1:])
+    return _ChipLayer(
+        layer=layer,
+        programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware),
+        policy=mapping.hardware.mapping,
+        input_scale=input_scale if layer.source == INPUT else 1.0,
+        first_rows=rows if layer.source == INPUT else None,
+        v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
+    )
+
+
+def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: InputFormat) -> list[_ChipLayer]:
+    """Program the chip and fit ranges, gains and V_mem scales, each layer on what the chip feeds it."""
+    n_timesteps = workload.n_timesteps
+    available = {INPUT: torch.as_tensor(np.ascontiguousarray(_steps(data, n_timesteps)))}
+    chip: list[_ChipLayer] = []
+    for mapped in mapping.layers:
+        layer = _program(mapping, mapped, data.scale, rows)
+        inputs, layer_rows, _ = _driven(layer, _layer_input(layer.layer, available[layer.layer.source]))
+        frames = inputs.flatten(0, 1)
+        programmed = calibrate_ranges(layer.programmed, frames, layer_rows)
+        layer = replace(layer, programmed=fit_gains(programmed, frames, layer_rows))
+        exact = _run_layer(layer, inputs, n_timesteps)
+        layer = replace(layer, v_full_scale=potential_full_scale(exact.largest_potential))
+        chip.append(layer)
+        available[layer.layer.name] = _pooled(_run_layer(layer, inputs, n_timesteps).spikes, layer.layer.pool)
+    return chip
+
+
+def _evaluate(
+    chip: list[_ChipLayer],
+    workload: Workload,
+    data: InputData,
+    samples: int,
+    notes: tuple[str, ...],
+    progress: Progress | None,
+) -> Activity:
+    """Run ideal, raw and calibrated over the whole input, batch by batch."""
+    calibrates = any(layer.programmed.gains is not None for layer in chip)
+    raw_chip = [replace(layer, programmed=replace(layer.programmed, gains=None)) for layer in chip]
+    recorder = _Recorder(chip, samples)
+    n_right = {"ideal": 0, "raw": 0, "calibrated": 0}
+    last = data.n_samples if data.labels is not None else samples
+    for first, end in _batches(workload, last):
+        values = _steps(replace(data, values=data.values[first:end]), workload.n_timesteps)
+        hardware = recorder.add(_run_chip(chip, values, workload.n_timesteps))
+        if data.labels is not None:
+            raw = _chip_outputs(raw_chip, _run_chip(raw_chip, values, workload.n_timesteps)) if calibrates else hardware
+            ideal = run_ideal(workload.network, values, workload.n_timesteps, data.scale).outputs
+            labels = data.labels[first:end]
+            for name, outputs in (("ideal", ideal), ("raw", raw), ("calibrated", hardware)):
+                n_right[name] += int((outputs.argmax(1) == labels).sum())
+        if progress is not None:
+            progress(end, last)
+    accuracy = Accuracy()
+    if data.labels is not None:
+        fractions = {name: count / last for name, count in n_right.items()}
+        accuracy = Accuracy(fractions["ideal"], fractions["raw"], fractions["calibrated"] if calibrates else None, last)
+    return Activity(
+        layers=recorder.layers(),
+        n_samples=samples,
+        n_timesteps=workload.n_timesteps,
+        kind="inferred",
+        accuracy=accuracy,
+        outputs=recorder.outputs(),
+        notes=notes,
+    )
+
+
+class _Recorder:
+    """Keeps the first samples of a run, and error statistics of all of them."""
+
+    def __init__(self, chip: list[_ChipLayer], samples: int) -> None:
+        self._chip = chip
+        self._samples = samples
+        self._kept: dict[str, list[_LayerRun]] = {layer.layer.name: [] for layer in chip}
+        self._errors = {layer.layer.name: np.zeros(2) for layer in chip}
+        self._outputs: list[np.ndarray] = []
+        self._n_missing = samples
+
+    def add(self, runs: list[_LayerRun]) -> np.ndarray:
+        """Take in one batch; returns its outputs."""
+        outputs = _chip_outputs(self._chip, runs)
+        keep = min(self._n_missing, len(outputs))
+        for layer, run in zip(self._chip, runs, strict=True):
+            self._errors[layer.layer.name] += (run.squared_error, run.squared_ideal)
+            if keep:
+                self._kept[layer.layer.name].append(_first_samples(run, keep))
+        if keep:
+            self._outputs.append(outputs[:keep])
+        self._n_missing -= keep
+        return outputs
+
+    def outputs(self) -> np.ndarray:
+        """Outputs of the recorded samples, shape (sample, class)."""
+        return np.concatenate(self._outputs)
+
+    def layers(self) -> dict[str, LayerActivity]:
+        """Activity of every layer."""
+        return {layer.layer.name: self._layer(layer) for layer in self._chip}
+
+    def _layer(self, layer: _ChipLayer) -> LayerActivity:
+        runs = self._kept[layer.layer.name]
+        error, ideal = self._errors[layer.layer.name]
+        gains = layer.programmed.gains
+        return LayerActivity(
+            inputs=_smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
+            spikes=_smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
+            clipped_inputs=sum(int(run.n_clipped_inputs.sum()) for run in runs),
+            adc_clips=sum(int(run.n_adc_clips.sum()) for run in runs),
+            error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
+            gain=float(gains.mean()) if gains is not None else None,
+            v_mem_saturations=sum(int(run.n_saturations.sum()) for run in runs),
+        )
+
+
+def _run_chip(chip: list[_ChipLayer], values: np.ndarray, n_timesteps: int) -> list[_LayerRun]:
+    """Run every layer on one batch of input integers, shape (sample, step or 1, channel, height, width)."""
+    available = {INPUT: torch.as_tensor(np.ascontiguousarray(values))}
+    runs = []
+    for layer in chip:
+        inputs = _layer_input(layer.layer, available[layer.layer.source])
+        run = _run_layer(layer, inputs, n_timesteps)
+        available[layer.layer.name] = _pooled(run.spikes, layer.layer.pool)
+        runs.append(run)
+    return runs
+
+
+def _run_layer(layer: _ChipLayer, values: Tensor, n_timesteps: int) -> _LayerRun:
+    """Run one layer; a single input step (direct coding) is read again at every timestep, with the same result."""
+    inputs, rows, clipped = _driven(layer, values)
+    n_samples, n_steps = inputs.shape[:2]
+    repeats = n_timesteps // n_steps
+    frame_sums, clips = hardware_sums(layer.programmed, inputs.flatten(0, 1), rows)
+    sums = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
+    ideal = _ideal_products(layer.layer, inputs, layer.input_scale)
+    spikes, potential, largest, saturations = _fire(
+        layer.layer, _with_bias(layer.layer, sums), n_timesteps, layer.v_full_scale, layer.v_mem_bits
+    )
+    if not bool(torch.isfinite(potential).all()):
+        raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
+    return _LayerRun(
+        inputs=inputs.expand(-1, n_timesteps, -1, -1, -1) if n_steps == 1 else inputs,
+        spikes=spikes,
+        potential=potential,
+        largest_potential=largest,
+        n_clipped_inputs=clipped * repeats,
+        n_adc_clips=clips.view(n_samples, n_steps).sum(1) * repeats,
+        n_saturations=saturations,
+        squared_error=float((sums - ideal).square().sum()),
+        squared_ideal=float(ideal.square().sum()),
+    )
+
+
+def _driven(layer: _ChipLayer, values: Tensor) -> tuple[Tensor, InputFormat, Tensor]:
+    """Integers as rows carry them, how, and how many per sample were clipped."""
+    rows = layer.first_rows
+    if rows is None:
+        rows = _row_format(layer.policy, 0, int(values.max()) if values.numel() else 0)
+    inputs = values.to(torch.int32).clamp(*rows.limits)
+    return inputs, rows, (inputs != values).flatten(1).sum(1)
+
+
+def _layer_input(layer: Layer, values: Tensor) -> Tensor:
+    """Values of the feeding layer in this layer's shape (a linear layer flattens channel-major)."""
+    return values.reshape(*values.shape[:2], *layer.in_shape)
+
+
+def _ideal_sums(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
+    """Weighted sums plus bias in float64, shape (sample, step, out_channel, height, width)."""
+    return _with_bias(layer, _ideal_products(layer, inputs, scale))
+
+
+def _ideal_products(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
+    """Products with the real weights, without bias."""
+    frames = inputs.flatten(0, 1).to(torch.float64) * scale
+    products = functional.conv2d(frames, _weight_tensor(layer), stride=layer.stride, padding=layer.padding)
+    return products.unflatten(0, inputs.shape[:2])
+
+
+def _with_bias(layer: Layer, sums: Tensor) -> Tensor:
+    if layer.bias is None:
+        return sums
+    return sums + torch.as_tensor(np.array(layer.bias, np.float64)).view(-1, 1, 1)
+
+
+def _weight_tensor(layer: Layer) -> Tensor:
+    return torch.as_tensor(np.array(layer.weights, np.float64))
+
+
+def _fire(
+    layer: Layer, sums: Tensor, n_timesteps: int, v_full_scale: float | None, v_mem_bits: int
+) -> tuple[Tensor, Tensor, float, Tensor]:
+    """Update neurons over all timesteps, from potential 0.
+
+    Returns:
+        Spikes (int32, shape of `sums` with all timesteps), final potentials, the largest magnitude
+        of a stored potential, and the number of saturated stores per sample.
+    """
+    neuron = load_neuron(layer.neuron)
+    v = torch.zeros(sums.shape[0], *sums.shape[2:], dtype=torch.float64)
+    emitted = torch.zeros(sums.shape[0], n_timesteps, *sums.shape[2:], dtype=torch.int32)
+    largest, saturations = 0.0, torch.zeros(sums.shape[0], dtype=torch.int64)
+    for index in range(n_timesteps):
+        v, spikes = step(v, sums[:, min(index, sums.shape[1] - 1)], neuron)
+        if v_full_scale is not None:
+            v, saturated = quantize_potential(v, v_full_scale, v_mem_bits)
+            saturations += saturated.flatten(1).sum(1)
+        largest = max(largest, float(v.abs().max()))
+        emitted[:, index] = spikes.to(torch.int32)
+    return emitted, v, largest, saturations
+
+
+def _pooled(spikes: Tensor, pool: Pool | None) -> Tensor:
+    """Sums of spike counts over pooling windows, int32."""
+    if pool is None:
+        return spikes
+    frames = spikes.flatten(0, 1).to(torch.float32)
+    sums = functional.avg_pool2d(frames, pool.kernel, pool.stride, divisor_override=1)
+    return sums.to(torch.int32).unflatten(0, spikes.shape[:2])
+
+
+def _outputs(layer: Layer, potential: Tensor, pooled_spikes: Tensor) -> Tensor:
+    """What a last layer tells: potentials of a readout, else spike counts; shape (sample, class)."""
+    values = potential if layer.neuron.kind == "accumulate" else pooled_spikes.sum(1)
+    return values.flatten(1).to(torch.float64)
+
+
+def _chip_outputs(chip: list[_ChipLayer], runs: list[_LayerRun]) -> np.ndarray:
+    layer, run = chip[-1].layer, runs[-1]
+    return _outputs(layer, run.potential, _pooled(run.spikes, layer.pool)).numpy()
+
+
+def _first_samples(run: _LayerRun, n_samples: int) -> _LayerRun:
+    """The run of the first samples, in memory of its own so that the batch can be freed."""
+    return replace(
+        run,
+        inputs=run.inputs[:n_samples].clone(),
+        spikes=run.spikes[:n_samples].clone(),
+        potential=run.potential[:n_samples].clone(),
+        n_clipped_inputs=run.n_clipped_inputs[:n_samples],
+        n_adc_clips=run.n_adc_clips[:n_samples],
+        n_saturations=run.n_saturations[:n_samples],
+    )
+
+
+def _steps(data: InputData, n_timesteps: int) -> np.ndarray:
+    """Input values, one step for direct coding, n_timesteps otherwise."""
+    return data.values[:, :1] if data.coding == "direct" else data.values[:, :n_timesteps]
+
+
+def _batches(workload: Workload, n_samples: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 sample of batches that fit in memory."""
+    largest = max(max(layer.n_neurons, int(np.prod(layer.in_shape))) for layer in workload.network.layers)
+    size = min(MAX_BATCH, max(1, BATCH_ELEMENTS // (largest * workload.n_timesteps)))
+    for first in range(0, n_samples, size):
+        yield first, min(first + size, n_samples)
+
+
+def _bernoulli(generator: np.random.Generator, shape: tuple[int, ...], rate: float) -> np.ndarray:
+    """Independent 0/1 draws as uint8; a rate of 1 gives ones throughout."""
+    return (generator.random(shape, dtype=np.float32) < rate).astype(np.uint8)
+
+
+def _any_in_window(spikes: np.ndarray, pool: Pool | None) -> np.ndarray:
+    """1 where any spike of a pooling window is, uint8."""
+    if pool is None:
+        return spikes
+    height, width = pool.output_hw(*spikes.shape[-2:])
+    pooled = np.zeros((*spikes.shape[:-2], height, width), np.uint8)
+    for y in range(pool.kernel[0]):
+        for x in range(pool.kernel[1]):
+            rows = slice(y, y + pool.stride[0] * (height - 1) + 1, pool.stride[0])
+            cols = slice(x, x + pool.stride[1] * (width - 1) + 1, pool.stride[1])
+            pooled |= spikes[..., rows, cols]
+    return pooled
+
+
+def _smallest_dtype(values: np.ndarray) -> np.ndarray:
+    """The same integers in uint8, int16 or int32, whichever suffices first."""
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    for dtype in (np.uint8, np.int16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values.astype(np.int32)
