@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from archsim.components.netlist import Action, Movement
+from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 
 
 def input_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
     """Read one input position, all channels, from the global buffer."""
-    return _access(hardware, "input", "read", n_tokens, bits, Movement("global_buffer", "input", "inputs", "global_buffer"))
+    return _access(
+        hardware, "input", "read", n_tokens, bits, Movement("global_buffer", "input", "inputs", "global_buffer")
+    )
 
 
 def output_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
     """Write one output position of one column block to the global buffer."""
-    return _access(
-        hardware, "output", "write", n_tokens, bits, Movement("output", "global_buffer", "spikes", "global_buffer")
-    )
+    movement = Movement("output", "global_buffer", "spikes", "global_buffer")
+    return _access(hardware, "output", "write", n_tokens, bits, movement)
 
 
 def _access(hardware: Hardware, port: str, name: str, n_tokens: int, bits: int, movement: Movement) -> Action:

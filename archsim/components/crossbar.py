@@ -48,9 +48,7 @@ class PeLoad:
             reads, slices = active_reads.astype(np.int64), active_slices.astype(np.int64)
         else:
             reads, slices = all_reads, np.full(n_tokens, n_bits, np.int64)
-        return cls(
-            n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices, all_reads - reads
-        )
+        return cls(n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices, all_reads - reads)
 
     def mux_steps(self, hardware: Hardware) -> int:
         """Turns of the column multiplexer that cover the columns in use."""
@@ -75,7 +73,8 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         ("crossbar", "read"),
         load.n_tokens,
         duration_ps=cycles_ps(crossbar.read_cycles * load.slices, hardware.chip.clock_mhz),
-        count=load.reads * load.mux_steps(hardware),
+        count=load.reads,
+        repeats=load.mux_steps(hardware),
         rows=load.active_rows,
         scaling=size,
     )

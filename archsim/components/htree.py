@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from archsim.components.netlist import Action, Movement
+from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 

@@ -15,6 +15,16 @@ from archsim.components.netlist import UNBOUNDED, Channel, LineBuffer
 from archsim.components.trace import ChannelStatistics
 from archsim.errors import SimulationError
 
+
+class Clock(simpy.Environment):
+    """SimPy environment whose time is a whole number of picoseconds."""
+
+    @property
+    def now_ps(self) -> int:
+        """Present time."""
+        return self.now  # type: ignore[return-value]
+
+
 NEVER = -1
 """Time of a slot that was free from the beginning."""
 
@@ -31,7 +41,7 @@ class Sleeper(Protocol):
 class Latch:
     """Run-time state of a channel: tokens in order of arrival, and the free slots."""
 
-    def __init__(self, env: simpy.Environment, channel: Channel) -> None:
+    def __init__(self, env: Clock, channel: Channel) -> None:
         self.env = env
         self.name = channel.name
         self.bounded = channel.capacity != UNBOUNDED
@@ -55,7 +65,7 @@ class Latch:
     def push(self, token: int) -> None:
         """Put a token into its reserved slot."""
         self._count()
-        self.arrivals.append((self.env.now, token))
+        self.arrivals.append((self.env.now_ps, token))
         self._peak = max(self._peak, len(self.arrivals))
         if self.consumer:
             self.consumer.wake()
@@ -67,7 +77,7 @@ class Latch:
         if found != token:
             raise SimulationError(f"{self.name}: token {found} arrived where token {token} was due")
         if self.bounded:
-            self.slots.append(self.env.now)
+            self.slots.append(self.env.now_ps)
             if self.producer:
                 self.producer.wake()
 
@@ -77,14 +87,14 @@ class Latch:
         return ChannelStatistics(self._peak, self._integral)
 
     def _count(self) -> None:
-        self._integral += len(self.arrivals) * (self.env.now - self._since)
-        self._since = self.env.now
+        self._integral += len(self.arrivals) * (self.env.now_ps - self._since)
+        self._since = self.env.now_ps
 
 
 class LineBufferState:
     """Run-time state of a line buffer: which positions are complete, and which are free again."""
 
-    def __init__(self, env: simpy.Environment, spec: LineBuffer) -> None:
+    def __init__(self, env: Clock, spec: LineBuffer) -> None:
         self.env = env
         self.name = spec.name
         self.capacity = spec.capacity
@@ -102,7 +112,7 @@ class LineBufferState:
         self.delivered[source] += 1
         complete = min(self.delivered)
         if complete > len(self.complete_ps):
-            self.complete_ps.append(self.env.now)
+            self.complete_ps.append(self.env.now_ps)
             for reader in self.readers:
                 reader.wake()
 
@@ -117,7 +127,7 @@ class LineBufferState:
         done, before = min(self.fetched), len(self.released_ps)
         last_use = self.last_use
         while len(self.released_ps) < len(last_use) and last_use[len(self.released_ps)] < done:
-            self.released_ps.append(self.env.now)
+            self.released_ps.append(self.env.now_ps)
         if len(self.released_ps) > before:
             for sender in self.senders:
                 sender.wake()

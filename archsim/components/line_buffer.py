@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsim.components.netlist import Action, DataClass, Movement
+from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
 from archsim.errors import MappingError
+from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 

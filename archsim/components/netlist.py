@@ -14,31 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-DataClass = Literal["spikes", "partial_sums", "inputs", "weights", "v_mem"]
-Level = Literal["dram", "global_buffer", "noc", "htree", "tile_buffer", "pe", "crossbar"]
-
-START_CAUSES = ("data", "credit", "server", "arbiter")
-DATA, CREDIT, SERVER, ARBITER = range(4)
-"""Why a service could not start or leave earlier; among equals the first in this order is logged."""
+from archsim.eventlog import Movement
 
 UNBOUNDED = 0
 """Capacity of a channel that never blocks."""
-
-
-@dataclass(frozen=True)
-class Movement:
-    """Bits going from one place to another, for the data-movement table.
-
-    A service counts as `packets` packets of its bits, and moves them over `hops` links; on the NoC
-    the injection counts the packet and every hop counts a link.
-    """
-
-    source: str
-    destination: str
-    data_class: DataClass
-    level: Level
-    packets: int = 1
-    hops: int = 1
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from archsim.components.netlist import Action, Movement
+from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 

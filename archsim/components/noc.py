@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archsim.components.netlist import Action, DataClass, Movement
+from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div, cycles_to_ps
 

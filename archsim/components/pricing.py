@@ -8,7 +8,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from archsim.components.netlist import Action, Movement, constant
+from archsim.components.netlist import Action, constant
+from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
 
 
@@ -25,6 +26,7 @@ def priced_action(
     *,
     duration_ps: ArrayLike = 0,
     count: ArrayLike = 1,
+    repeats: int = 1,
     bits: ArrayLike = 0,
     rows: ArrayLike = 0,
     movement: Movement | None = None,
@@ -39,14 +41,15 @@ def priced_action(
         n_tokens: Tokens of the lane; scalars below hold for every one.
         duration_ps: Service time that the action takes.
         count: How often it happens for the token.
+        repeats: Energy events per count (a crossbar read goes on through every mux step).
         bits: Bits it touches.
         rows: Rows it drives.
         movement: Where the bits go, for the data-movement table.
         scaling: Values that the entry scales with (rows, cols, bits, ...).
     """
     cost = hardware.library.action(*entry)
-    units = {"event": count, "bit": bits, "row": rows}[cost.per]
-    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(*entry, **scaling)
+    units = {"event": np.multiply(count, repeats), "bit": bits, "row": rows}[cost.per]
+    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(entry[0], entry[1], **scaling)
     return Action(
         component,
         entry[1],
@@ -59,5 +62,5 @@ def priced_action(
 
 
 def _per_token(values: ArrayLike, n_tokens: int, dtype: type) -> np.ndarray:
-    array = np.asarray(values, dtype)
+    array: np.ndarray = np.asarray(values, dtype)
     return constant(array.item(), n_tokens, dtype) if array.ndim == 0 else array

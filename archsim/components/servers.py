@@ -12,10 +12,11 @@ from typing import Any
 
 import simpy
 
-from archsim.components.latches import Latch, LineBufferState
-from archsim.components.netlist import ARBITER, CREDIT, DATA, SERVER, Lane, Server
+from archsim.components.latches import Clock, Latch, LineBufferState
+from archsim.components.netlist import Lane, Server
 from archsim.components.trace import NO_PREDECESSOR, LaneTrace
 from archsim.errors import SimulationError
+from archsim.eventlog import ARBITER, CREDIT, DATA, SERVER
 
 Process = Generator[simpy.Event, Any, None]
 Place = Latch | LineBufferState
@@ -26,7 +27,7 @@ class Port:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         lane: Lane,
         inputs: list[Latch],
         reader: LineBufferState | None,
@@ -89,13 +90,13 @@ class Port:
 
     def log_start(self, cause: int, predecessor: int = NO_PREDECESSOR) -> None:
         """Write down that the next token's service starts now."""
-        self.start.append(self.env.now)
+        self.start.append(self.env.now_ps)
         self.start_cause.append(cause)
         self.predecessor.append(predecessor)
 
     def log_leave(self, cause: int) -> None:
         """Write down that the next token leaves now, and move on to the one after it."""
-        self.leave.append(self.env.now)
+        self.leave.append(self.env.now_ps)
         self.leave_cause.append(cause)
         self.next += 1
 
@@ -116,7 +117,7 @@ class Port:
 class PrivateServer:
     """One lane, first come first served, blocking after service."""
 
-    def __init__(self, env: simpy.Environment, server: Server, port: Port) -> None:
+    def __init__(self, env: Clock, server: Server, port: Port) -> None:
         self.env = env
         self.name = server.name
         self.ports = [port]
@@ -148,7 +149,7 @@ class PrivateServer:
             free_ps = yield from self._pass_on(port)
 
     def _pass_on(self, port: Port) -> Generator[simpy.Event, Any, int]:
-        end_ps, cause = self.env.now, SERVER
+        end_ps, cause = self.env.now_ps, SERVER
         if port.output is not None and port.emits():
             while (slot_ps := port.output.slot_ps(port.n_sent)) is None:
                 self.is_blocked = True
@@ -159,7 +160,7 @@ class PrivateServer:
             port.n_sent += 1
             cause = CREDIT if slot_ps >= end_ps else SERVER
         port.log_leave(cause)
-        return int(self.env.now)
+        return self.env.now_ps
 
     def _changed(self) -> simpy.Event:
         self._sleep = self.env.event()
@@ -169,7 +170,7 @@ class PrivateServer:
 class _Instant(simpy.Event):
     """An event that has happened already and only waits for its turn."""
 
-    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+    def __init__(self, env: Clock, callback: Callable[[simpy.Event], None]) -> None:
         super().__init__(env)
         self._ok = True
         self._value = None
@@ -186,7 +187,7 @@ class Arbitration:
     _LATE = 2
     """SimPy priority behind NORMAL (1)."""
 
-    def __init__(self, env: simpy.Environment) -> None:
+    def __init__(self, env: Clock) -> None:
         self.env = env
         self._asking: dict[int, SharedServer] = {}
         self.n_overtaken = 0
@@ -194,7 +195,7 @@ class Arbitration:
     def request(self, server: SharedServer) -> None:
         """Ask for a decision at the end of the present instant."""
         if not self._asking:
-            self.env.schedule(_Instant(self.env, self._decide), priority=self._LATE)
+            self.env.schedule(_Instant(self.env, self._decide), priority=self._LATE)  # type: ignore[arg-type]
         self._asking[server.index] = server
 
     def _decide(self, _: simpy.Event) -> None:
@@ -209,9 +210,7 @@ class Arbitration:
 class SharedServer:
     """Several lanes, one service at a time, granted oldest first and never without a free slot."""
 
-    def __init__(
-        self, env: simpy.Environment, server: Server, index: int, ports: list[Port], arbitration: Arbitration
-    ) -> None:
+    def __init__(self, env: Clock, server: Server, index: int, ports: list[Port], arbitration: Arbitration) -> None:
         self.env = env
         self.name = server.name
         self.index = index
@@ -266,13 +265,13 @@ class SharedServer:
             last_lane = lane
 
     def _log_start(self, port: Port, data_ps: int, credit_ps: int, number: int, same_lane: bool) -> None:
-        if data_ps == self.env.now:
+        if data_ps == self.env.now_ps:
             port.log_start(DATA)
-        elif credit_ps == self.env.now:
+        elif credit_ps == self.env.now_ps:
             port.log_start(CREDIT)
         elif same_lane:
             port.log_start(SERVER)
         elif number:
             port.log_start(ARBITER, number - 1)
         else:
-            raise SimulationError(f"{self.name}: a first grant at {self.env.now} ps without a cause")
+            raise SimulationError(f"{self.name}: a first grant at {self.env.now_ps} ps without a cause")

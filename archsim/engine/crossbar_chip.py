@@ -29,7 +29,6 @@ from archsim.components.netlist import (
     UNBOUNDED,
     Action,
     ComponentInfo,
-    DataClass,
     Lane,
     LineBuffer,
     Netlist,
@@ -38,6 +37,7 @@ from archsim.components.netlist import (
     Wire,
 )
 from archsim.errors import MappingError
+from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.units import bits_for
@@ -401,9 +401,7 @@ class _Builder:
         hardware, origin = self.hardware, self._node(node)
         by_node = {self._node(arrival.node): arrival for arrival in arrivals}
         tree = noc.multicast_tree(origin, list(by_node), self.mapping.mesh_width)
-        inboxes = [
-            self.netlist.channel(f"noc.router{at}.{port}.{stream.name}", UNBOUNDED) for at, port in tree.links
-        ]
+        inboxes = [self.netlist.channel(f"noc.router{at}.{port}.{stream.name}", UNBOUNDED) for at, port in tree.links]
 
         def wires_to(parent: int, delay_ps: int) -> tuple[Wire, ...]:
             return tuple(Wire(Target("channel", inboxes[child]), delay_ps) for child in tree.children(parent))

@@ -7,10 +7,11 @@ everything has drained; if not, the error names the cycle of parts that wait for
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import simpy
 
-from archsim.components.latches import Latch, LineBufferState
+from archsim.components.latches import Clock, Latch, LineBufferState
 from archsim.components.netlist import Lane, Netlist, Target, Wire
 from archsim.components.servers import Arbitration, Place, Port, PrivateServer, SharedServer
 from archsim.components.trace import ExecutionTrace, LaneTrace
@@ -44,7 +45,7 @@ class _Execution:
 
     def __init__(self, netlist: Netlist) -> None:
         self.netlist = netlist
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.latches = [Latch(self.env, channel) for channel in netlist.channels]
         self.buffers = [LineBufferState(self.env, buffer) for buffer in netlist.buffers]
         self.feeders: dict[tuple[str, int], list[AnyServer]] = {}
@@ -76,7 +77,7 @@ class _Execution:
             pass
         self._require_drained()
         traces = [port.trace(LaneTrace.empty(port.lane)) for port in ports]
-        return ExecutionTrace(traces, [latch.statistics() for latch in self.latches], int(self.env.now))
+        return ExecutionTrace(traces, [latch.statistics() for latch in self.latches], self.env.now_ps)
 
     def _port(self, lane: Lane) -> Port:
         reserves = [self._place(target) for target in lane.reserves]
@@ -101,7 +102,7 @@ class _Execution:
             latch = self.latches[target.index]
 
             def arrive(event: simpy.Event) -> None:
-                latch.push(event.value)
+                latch.push(cast(int, event.value))
         else:
             buffer = self.buffers[target.index]
 
@@ -145,7 +146,7 @@ class _Execution:
         n_waiting = sum(len(port.service_ps) - port.next for server in stuck.values() for port in server.ports)
         path = self._wait_cycle(next(iter(stuck.values())))
         raise SimulationError(
-            f"no progress after t = {format_time(self.env.now)}: {n_waiting} services never finished; "
+            f"no progress after t = {format_time(self.env.now_ps)}: {n_waiting} services never finished; "
             f"these wait for each other: {' -> '.join(path)}"
         )
 

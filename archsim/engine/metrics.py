@@ -1,0 +1,81 @@
+"""Counts of synaptic operations and sparsities, by the conventions of NeuroBench.
+
+Source: Yik et al., NeuroBench (Nature Communications 2025): dense operations count every synapse,
+at borders only those inside the map; effective ones need a non-zero weight and a non-zero input,
+and are accumulates for inputs in {-1, 1}, multiply-accumulates otherwise. Biases do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.activity import Activity, LayerActivity
+from archsim.workload.network import Layer, Network
+
+
+@dataclass(frozen=True)
+class SynapticOps:
+    """Operations per sample: dense, effective accumulates, effective multiply-accumulates."""
+
+    dense: float
+    effective_acs: float
+    effective_macs: float
+
+
+def synaptic_ops(network: Network, activity: Activity) -> SynapticOps:
+    """Operations per sample, mean over the recorded samples."""
+    totals = np.zeros(3)
+    for layer in network.layers:
+        totals += _layer_ops(layer, activity.layers[layer.name])
+    per_sample = totals / activity.n_samples
+    return SynapticOps(*(float(value) for value in per_sample))
+
+
+def activation_sparsity(activity: LayerActivity) -> float:
+    """Fraction of (neuron, timestep, sample) without a spike, exact."""
+    return 1.0 - np.count_nonzero(activity.spikes) / activity.spikes.size
+
+
+def connection_sparsity(network: Network) -> float | None:
+    """Zero weights over all weights; None where weights are unknown."""
+    if not network.has_weights:
+        return None
+    zeros = sum(int(np.count_nonzero(layer.weights == 0)) for layer in network.layers)
+    return zeros / sum(layer.n_weights for layer in network.layers)
+
+
+def footprint_bytes(network: Network) -> int:
+    """Bytes of all weights and biases as float32, as a software framework holds them."""
+    biases = sum(layer.out_channels for layer in network.layers if layer.bias is not None)
+    return 4 * (sum(layer.n_weights for layer in network.layers) + biases)
+
+
+def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
+    inputs = activity.inputs
+    n_frames = inputs.shape[0] * inputs.shape[1]
+    frames = inputs.reshape(n_frames, *inputs.shape[2:])
+    pad = ((0, 0), (0, 0), (layer.padding[0],) * 2, (layer.padding[1],) * 2)
+    units = np.abs(np.pad(frames, pad).astype(np.int64))
+    inside = np.pad(np.ones(inputs.shape[3:], np.int64), pad[2:])
+    fan_out = _fan_out(layer)
+    _, out_h, out_w = layer.conv_shape
+    totals = np.zeros(3)
+    for kernel_y in range(layer.kernel[0]):
+        for kernel_x in range(layer.kernel[1]):
+            rows = slice(kernel_y, kernel_y + layer.stride[0] * (out_h - 1) + 1, layer.stride[0])
+            cols = slice(kernel_x, kernel_x + layer.stride[1] * (out_w - 1) + 1, layer.stride[1])
+            window = units[:, :, rows, cols]
+            weights = fan_out[:, kernel_y, kernel_x]
+            totals[0] += int(inside[rows, cols].sum()) * layer.in_shape[0] * layer.out_channels * n_frames
+            totals[1] += weights @ np.count_nonzero(window == 1, axis=(0, 2, 3))
+            totals[2] += weights @ np.count_nonzero(window > 1, axis=(0, 2, 3))
+    return totals
+
+
+def _fan_out(layer: Layer) -> np.ndarray:
+    """Non-zero weights per (input channel, kernel_y, kernel_x); all of them where weights are unknown."""
+    if layer.weights is None:
+        return np.full((layer.in_shape[0], *layer.kernel), layer.out_channels)
+    return np.count_nonzero(layer.weights, axis=0)

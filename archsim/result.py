@@ -1,0 +1,117 @@
+"""A finished run: summary, tables, event log, and the files they are written to.
+
+Every table is computed from the event log plus facts that do not happen in time (areas, sizes,
+accuracy). `write` is all or nothing: files appear under their names only when all are complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archsim.errors import ConfigError
+from archsim.eventlog import EventLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT_VERSION = 1
+TABLES = ("components", "layers", "movement")
+
+
+@dataclass
+class Result:
+    """What `simulate` returns."""
+
+    summary: dict[str, Any]
+    components: pd.DataFrame
+    layers: pd.DataFrame
+    movement: pd.DataFrame
+    log: EventLog
+    config: str
+    """Resolved hardware and workload, YAML."""
+    notes: tuple[str, ...] = ()
+    """Assumptions of this run that a reader must know."""
+    wall_clock: dict[str, Any] = field(default_factory=dict)
+    """Facts about the machine and the seconds spent; the only thing that differs between equal runs."""
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The event log as a DataFrame, one row per service."""
+        return self.log.to_frame()
+
+    def write(self, path: str | Path, extra: Mapping[str, Callable[[Path], None]] | None = None) -> Path:
+        """Write all files of the run into folder `path`.
+
+        Args:
+            path: Folder; made if missing. Files of an earlier run in it are replaced.
+            extra: Further files as name -> function that writes it to the path it is given.
+
+        Raises:
+            ConfigError: The folder cannot be written.
+        """
+        target = Path(path)
+        if target.exists() and not target.is_dir():
+            raise ConfigError(f"{target}: is a file; the result needs a folder. Choose another -o.")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as err:
+            raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
+        try:
+            self._write_files(staging, extra or {})
+            target.mkdir(exist_ok=True)
+            for file in sorted(staging.iterdir()):
+                os.replace(file, target / file.name)
+        except OSError as err:
+            raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def _write_files(self, folder: Path, extra: Mapping[str, Callable[[Path], None]]) -> None:
+        write_json(folder / "summary.json", self.summary)
+        for name in TABLES:
+            getattr(self, name).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        self.log.write(folder / "events.parquet")
+        (folder / "config.yaml").write_text(self.config, encoding="utf-8")
+        write_json(folder / "run.json", {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock})
+        for name, writer in extra.items():
+            writer(folder / name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read a folder that `write` wrote.
+
+        Raises:
+            ConfigError: Files are missing or of another format version.
+        """
+        import pandas as pd  # heavy, and most commands never load a result
+
+        folder = Path(path)
+        try:
+            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+            config = (folder / "config.yaml").read_text(encoding="utf-8")
+            log = EventLog.read(folder / "events.parquet")
+        except (OSError, ValueError) as err:
+            raise ConfigError(f"{folder}: not a complete result folder of archsim ({err})") from err
+        if summary.get("format_version") != FORMAT_VERSION:
+            raise ConfigError(
+                f"{folder}: result of format {summary.get('format_version')!r}; this archsim reads {FORMAT_VERSION}. "
+                "Run the simulation again."
+            )
+        notes = tuple(run.pop("notes", ()))
+        return cls(summary, tables["components"], tables["layers"], tables["movement"], log, config, notes, run)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON with stable formatting; numbers keep all their digits."""
+    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
