@@ -81,7 +81,8 @@ class Result:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         self.log.write(folder / "events.parquet")
         (folder / "config.yaml").write_text(self.config, encoding="utf-8")
-        write_json(folder / "run.json", {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock})
+        run = {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock}
+        write_json(folder / "run.json", run)
         for name, writer in extra.items():
             writer(folder / name)
 

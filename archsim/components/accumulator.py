@@ -20,5 +20,4 @@ def add_action(hardware: Hardware, tile: str, n_tokens: int, n_row_blocks: int, 
         duration_ps=cycles_ps(ceil_div(additions, accumulator.lanes), hardware.chip.clock_mhz),
         count=additions,
         bits=n_row_blocks * n_outputs * accumulator.bits,
-        scaling={"bits": accumulator.bits},
     )

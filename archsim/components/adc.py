@@ -27,7 +27,6 @@ def convert_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, 
         duration_ps=cycles_ps(cycles, hardware.chip.clock_mhz),
         count=conversions,
         bits=conversions * adc.bits,
-        scaling={"bits": adc.bits},
     )
     select = priced_action(
         hardware,
@@ -35,7 +34,6 @@ def convert_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, 
         ("mux", "select"),
         load.n_tokens,
         count=conversions,
-        scaling={"cols_per_adc": adc.cols_per_adc},
     )
     return convert, select
 

@@ -58,7 +58,6 @@ class PeLoad:
 def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
     """Drive the rows and read the array; rows stay driven while the mux goes round."""
     crossbar = hardware.tile.pe.crossbar
-    size = {"rows": crossbar.rows, "cols": crossbar.cols}
     drive = priced_action(
         hardware,
         f"{pe}.row_driver",
@@ -76,6 +75,5 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         count=load.reads,
         repeats=load.mux_steps(hardware),
         rows=load.active_rows,
-        scaling=size,
     )
     return drive, read

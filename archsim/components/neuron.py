@@ -40,7 +40,6 @@ def update_actions(hardware: Hardware, tile: str, n_tokens: int, n_neurons: int)
         n_tokens,
         duration_ps=cycles_ps(batches * neuron.cycles_per_update, clock_mhz),
         count=n_neurons,
-        scaling={"bits": neuron.v_mem_bits},
     )
     write = priced_action(
         hardware,

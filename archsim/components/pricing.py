@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from archsim.components.netlist import Action, constant
 from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
+from archsim.hardware.rollup import cost_parameters
 
 
 def cycles_ps(n_cycles: ArrayLike, clock_mhz: float) -> np.ndarray:
@@ -30,7 +28,6 @@ def priced_action(
     bits: ArrayLike = 0,
     rows: ArrayLike = 0,
     movement: Movement | None = None,
-    scaling: Mapping[str, float] = MappingProxyType({}),
 ) -> Action:
     """Build an action whose energy is its counts times a library entry.
 
@@ -45,11 +42,12 @@ def priced_action(
         bits: Bits it touches.
         rows: Rows it drives.
         movement: Where the bits go, for the data-movement table.
-        scaling: Values that the entry scales with (rows, cols, bits, ...).
     """
     cost = hardware.library.action(*entry)
     units = {"event": np.multiply(count, repeats), "bit": bits, "row": rows}[cost.per]
-    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(entry[0], entry[1], **scaling)
+    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(
+        *entry, **cost_parameters(hardware, entry[0])
+    )
     return Action(
         component,
         entry[1],

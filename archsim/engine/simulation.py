@@ -1,0 +1,232 @@
+"""One run from hardware and workload to result: map, infer, build, execute, log, tables."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+import archsim
+from archsim.activity import Activity
+from archsim.components.netlist import Netlist
+from archsim.components.trace import ExecutionTrace
+from archsim.engine import conservation, metrics, tables
+from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.log import build_log
+from archsim.engine.simpy_execution import execute
+from archsim.errors import ConfigError, SimulationError
+from archsim.eventlog import EventLog
+from archsim.hardware.models import Hardware
+from archsim.mapping import Mapping, map_network
+from archsim.result import FORMAT_VERSION, Result
+from archsim.workload.model import Workload
+from archsim.yamlfile import dump_model
+
+EngineName = Literal["auto", "simpy"]
+Progress = Callable[[str, float], None]
+"""Called with the phase's name and the fraction of it that is done."""
+
+_MIN_SAMPLES_FOR_THROUGHPUT = 3
+_MIN_SAMPLES_FOR_PERCENTILES = 20
+
+
+def simulate(
+    hardware: Hardware,
+    workload: Workload,
+    samples: int = 1,
+    seed: int = 0,
+    engine: str = "auto",
+    progress: Progress | None = None,
+) -> Result:
+    """Simulate a workload on a chip.
+
+    Args:
+        hardware: The chip.
+        workload: Network and input.
+        samples: Samples whose timing is simulated, back to back; accuracy uses all that there are.
+        seed: Seed of everything random.
+        engine: `simpy`, or `auto`, which takes it too.
+        progress: Told now and then how far each phase is.
+
+    Raises:
+        MappingError: The network does not fit.
+        WorkloadError: The input has fewer samples than asked for.
+        SimulationError: The run failed.
+    """
+    mapping = map_network(hardware, workload)
+    began = time.perf_counter()
+    activity = _infer(mapping, workload, samples, seed, progress)
+    inferred = time.perf_counter()
+    result = simulate_activity(mapping, workload, activity, seed, engine, progress)
+    result.wall_clock |= {
+        "inference_s": round(inferred - began, 3),
+        "simulation_s": round(time.perf_counter() - inferred, 3),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    return result
+
+
+def simulate_activity(
+    mapping: Mapping,
+    workload: Workload,
+    activity: Activity,
+    seed: int = 0,
+    engine: str = "auto",
+    progress: Progress | None = None,
+) -> Result:
+    """Simulate the timing of an activity that is known already; nothing here needs torch."""
+    executor = _engine(engine)
+    netlist = build_netlist(mapping, activity)
+    trace = executor(netlist, (lambda done: progress("simulation", done)) if progress else None)
+    return build_result(mapping, workload, activity, netlist, trace, seed)
+
+
+def build_result(
+    mapping: Mapping, workload: Workload, activity: Activity, netlist: Netlist, trace: ExecutionTrace, seed: int
+) -> Result:
+    """Turn a finished execution into a result, after checking the conservation laws."""
+    conservation.check_trace(netlist, trace)
+    log = build_log(netlist, trace)
+    components = tables.component_table(netlist, trace, log)
+    layers = tables.layer_table(mapping, activity, log)
+    movement = tables.movement_table(log)
+    summary = _summary(mapping, workload, activity, log, trace, seed, float(components["area_um2"].sum()))
+    conservation.check_totals(
+        {
+            "components": float(components["energy_dynamic_pj"].sum() + components["energy_leakage_pj"].sum()),
+            "layers": float(layers["energy_pj"].sum() + components["energy_leakage_pj"].sum()),
+        },
+        summary["energy_pj"],
+    )
+    config = dump_model(mapping.hardware) + "---\n" + _workload_yaml(workload)
+    return Result(summary, components, layers, movement, log, config, activity.notes)
+
+
+def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
+    """Latency of every sample: first service of the input port to last leave of the output port."""
+    first = np.full(n_samples, np.iinfo(np.int64).max)
+    last = np.zeros(n_samples, np.int64)
+    entering, leaving = log.rows_of("input"), log.rows_of("output")
+    np.minimum.at(first, log["sample"][entering], log["start_ps"][entering])
+    np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
+    return last - first
+
+
+def _engine(name: str) -> Callable[[Netlist, Callable[[float], None] | None], ExecutionTrace]:
+    if name not in ("auto", "simpy"):
+        raise ConfigError(f"engine {name!r} is not known; engines are auto, simpy")
+    return execute
+
+
+def _infer(mapping: Mapping, workload: Workload, samples: int, seed: int, progress: Progress | None) -> Activity:
+    from archsim.inference import infer  # imports torch, which replays and config faults do without
+
+    return infer(mapping, workload, samples, seed, (lambda done: progress("inference", done)) if progress else None)
+
+
+def _summary(
+    mapping: Mapping,
+    workload: Workload,
+    activity: Activity,
+    log: EventLog,
+    trace: ExecutionTrace,
+    seed: int,
+    area_um2: float,
+) -> dict[str, Any]:
+    n_samples, n_timesteps = activity.n_samples, activity.n_timesteps
+    leakage = log.is_leakage
+    dynamic_pj = float(np.sum(log["energy_pj"][~leakage]))
+    leakage_pj = float(np.sum(log["energy_pj"][leakage]))
+    energy_pj = dynamic_pj + leakage_pj
+    latencies = sample_latencies_ps(log, n_samples)
+    latency_ps = round(float(latencies.mean()))
+    ops = metrics.synaptic_ops(mapping.network, activity)
+    run_s = trace.end_ps * 1e-12
+    if run_s <= 0:
+        raise SimulationError("the run took no time; is every service time zero?")
+    firing = [
+        activity.layers[layer.name].spikes for layer in mapping.network.layers if layer.neuron.kind != "accumulate"
+    ]
+    silent = sum(int(array.size - np.count_nonzero(array)) for array in firing)
+    has_percentiles = n_samples >= _MIN_SAMPLES_FOR_PERCENTILES
+    return {
+        "format_version": FORMAT_VERSION,
+        "archsim_version": archsim.__version__,
+        "hardware": mapping.hardware.name,
+        "workload": workload.name,
+        "seed": seed,
+        "engine": "simpy",
+        "n_samples": n_samples,
+        "n_timesteps": n_timesteps,
+        "latency_ps": latency_ps,
+        "latency_per_timestep_ps": latency_ps / n_timesteps,
+        "latency_p50_ps": _percentile(latencies, 50) if has_percentiles else None,
+        "latency_p99_ps": _percentile(latencies, 99) if has_percentiles else None,
+        "throughput_samples_per_s": _throughput(log, n_samples),
+        "energy_pj": energy_pj,
+        "energy_dynamic_pj": dynamic_pj,
+        "energy_leakage_pj": leakage_pj,
+        "energy_per_sample_pj": energy_pj / n_samples,
+        "power_mw": energy_pj * 1e-12 / run_s * 1e3,
+        "area_um2": area_um2,
+        "edp_pj_s": energy_pj / n_samples * latency_ps * 1e-12,
+        "tops_per_w": 2 * ops.dense * n_samples / energy_pj if energy_pj else None,
+        "tops_per_mm2": 2 * ops.dense * n_samples / run_s * 1e-12 / (area_um2 * 1e-6) if area_um2 else None,
+        "synaptic_ops": ops.dense,
+        "effective_acs": ops.effective_acs,
+        "effective_macs": ops.effective_macs,
+        "activation_sparsity": silent / sum(array.size for array in firing) if firing else None,
+        "connection_sparsity": metrics.connection_sparsity(mapping.network),
+        "footprint_bytes": metrics.footprint_bytes(mapping.network),
+        "accuracy_ideal": activity.accuracy.ideal,
+        "accuracy_raw": activity.accuracy.raw,
+        "accuracy_calibrated": activity.accuracy.calibrated,
+        "n_accuracy_samples": activity.accuracy.n_samples,
+        "n_services": int(np.count_nonzero(~leakage)),
+        "n_crossbars": mapping.n_crossbars,
+        "n_pes": mapping.n_pes,
+        "n_tiles": mapping.n_tiles_used,
+        "cell_utilisation": mapping.cell_utilisation,
+    }
+
+
+def _percentile(latencies: np.ndarray, percent: int) -> int:
+    """Nearest-rank percentile, so the figure is the latency of a sample."""
+    return int(np.percentile(latencies, percent, method="inverted_cdf"))
+
+
+def _throughput(log: EventLog, n_samples: int) -> float | None:
+    """Samples per second between the first and the last departure; None below three samples."""
+    if n_samples < _MIN_SAMPLES_FOR_THROUGHPUT:
+        return None
+    last = np.zeros(n_samples, np.int64)
+    leaving = log.rows_of("output")
+    np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
+    return float((n_samples - 1) / ((last[-1] - last[0]) * 1e-12))
+
+
+def _workload_yaml(workload: Workload) -> str:
+    """Resolved workload settings as YAML lines."""
+    settings = workload.settings
+    fields = {
+        "name": workload.name,
+        "source": workload.source,
+        "timesteps": workload.n_timesteps,
+        "timestep_s": settings.timestep_s,
+        "reset": settings.reset,
+        "spikes_per_step": settings.spikes_per_step,
+        "lif_update": settings.lif_update,
+        "assumed_rate": settings.assumed_rate,
+    }
+    lines = [f"{key}: {_scalar(value)}" for key, value in fields.items()]
+    return "workload:\n" + "".join(f"  {line}\n" for line in lines)
+
+
+def _scalar(value: object) -> str:
+    import json  # JSON scalars are YAML scalars
+
+    return json.dumps(value)
