@@ -151,9 +151,8 @@ def _parse(path: Path, error: type[ArchsimError]) -> _Document:
         line = text.count("\n", 0, err.position) + 1
         raise error(f"{path}:{line}: character {err.character!r} is not allowed in YAML; is this a text file?") from err
     except MarkedYAMLError as err:
-        mark = err.problem_mark or err.context_mark
-        line = mark.line + 1 if mark is not None else 1
-        raise error(f"{path}:{line}: not valid YAML: {_clip(' '.join(str(err.problem).split()), 160)}") from err
+        line, problem = _syntax_fault(err)
+        raise error(f"{path}:{line}: not valid YAML: {problem}") from err
     except Exception as err:  # the parser leaks other exceptions on hostile text, such as OverflowError
         raise error(f"{path}:1: not valid YAML: the parser gave up with {type(err).__name__}") from err
     if not isinstance(values, dict):
@@ -161,6 +160,16 @@ def _parse(path: Path, error: type[ArchsimError]) -> _Document:
         raise error(f"{path}:1: the file is {found}; it must be a section of keys, such as 'name: demo'")
     document.values = values
     return document
+
+
+def _syntax_fault(err: MarkedYAMLError) -> tuple[int, str]:
+    """Line and words of a syntax error; one found far from its cause also says where the thing began."""
+    start, end = err.context_mark, err.problem_mark or err.context_mark
+    line = end.line + 1 if end is not None else 1
+    problem = _clip(" ".join(str(err.problem or err.context).split()), 120)
+    if start is not None and start.line + 1 != line:
+        problem += f" ({_clip(str(err.context), 60)} that starts on line {start.line + 1})"
+    return line, problem
 
 
 def _read_text(path: Path, error: type[ArchsimError]) -> str:
@@ -376,7 +385,8 @@ def _allowed(item: ErrorDetails, model: type[BaseModel], path: KeyPath) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return f"{words} {context[key]}"
+        bound = context[key]
+        return f"{words} {int(bound) if isinstance(bound, float) and bound.is_integer() else bound}"
     if kind == "literal_error":
         return str(context["expected"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
