@@ -302,7 +302,8 @@ def _override(document: _Document, dotted: str, value: object) -> None:
     """Lay one value over the file; a path that the model does not know is left for the model to refuse."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    place = f"--set {_clip(dotted)}={_clip(value if isinstance(value, str) else _shown(value))}"
+    shown = value if isinstance(value, str) and value.isprintable() else _shown(value)
+    place = f"--set {_dotted(dotted.split('.'))}={_clip(shown)}"
     path: KeyPath = tuple(dotted.split("."))
     node = document.values
     for depth, key in enumerate(path[:-1], start=1):
@@ -499,6 +500,8 @@ def _shown(value: object) -> str:
         return "a section of keys"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length()} bits"
     return _clip(repr(value))
 
 

@@ -230,6 +230,12 @@ def test_overrides_lie_over_the_file_before_validation(write):
         ("pe.adc.bits", 99, "--set pe.adc.bits=99: pe.adc.bits is 99; it must be at most 16"),
         ("pe.adc.bit", 3, "--set pe.adc.bit=3: unknown key pe.adc.bit; did you mean pe.adc.bits?"),
         ("adc.bits", 3, "--set adc.bits=3: unknown key adc; did you mean pe.adc?"),
+        ("pe.adc.bits", "a\nb", "--set pe.adc.bits='a\\nb': pe.adc.bits is 'a\\nb'; it must be a whole number"),
+        (
+            "pe.adc.bits",
+            1 << 9999,
+            "--set pe.adc.bits=a number of 10000 bits: pe.adc.bits is a number of 10000 bits; it must be at most 16",
+        ),
         ("name.first", "x", "--set name.first=x: name is 'demo', not a section of keys; it has no key first"),
         ("pe.crossbars", 13, "chip.yaml:4: pe: crossbars (13) brings bad luck; use 12 (with --set pe.crossbars=13)"),
     ],
