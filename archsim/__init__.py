@@ -1,3 +1,28 @@
-"""archsim: spiking networks on in-memory-computing hardware, event by event."""
+"""archsim: spiking networks on in-memory-computing hardware, event by event.
+
+The public functions live in `archsim.api` and are loaded when first used, so that
+`import archsim` stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+__all__ = ["Result", "infer", "load_hardware", "load_workload", "map_network", "simulate", "write_report"]
+
+if TYPE_CHECKING:
+    from archsim.api import Result, infer, load_hardware, load_workload, map_network, simulate, write_report
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'archsim' has no attribute {name!r}")
+    from archsim import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -125,7 +125,8 @@ def _engine(name: str) -> Callable[[Netlist, Callable[[float], None] | None], Ex
 def _infer(mapping: Mapping, workload: Workload, samples: int, seed: int, progress: Progress | None) -> Activity:
     from archsim.inference import infer  # imports torch, which replays and config faults do without
 
-    return infer(mapping, workload, samples, seed, (lambda done: progress("inference", done)) if progress else None)
+    report = (lambda done, total: progress("inference", done / total)) if progress else None
+    return infer(mapping, workload, samples, seed, report)
 
 
 def _summary(

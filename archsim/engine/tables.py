@@ -6,7 +6,8 @@ Sums run in file order over the log, so a reader of the Parquet file gets the sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from archsim.activity import Activity, LayerActivity
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine.metrics import activation_sparsity
-from archsim.eventlog import CREDIT, SERVER, EventLog
+from archsim.eventlog import CREDIT, SERVER, EventLog, Level
 from archsim.mapping import LayerMapping, Mapping
 from archsim.workload.network import INPUT
 
@@ -83,7 +84,17 @@ def movement_table(log: EventLog) -> pd.DataFrame:
         row[2] += int(bits[index]) * movement.hops
         row[3] += float(energy[index])
     columns = ["source", "destination", "class", "level", "packets", "bits", "bit_hops", "energy_pj"]
-    return pd.DataFrame([(*key, *row) for key, row in rows.items()], columns=columns)
+    ordered = sorted(rows.items(), key=lambda item: _movement_order(*item[0]))
+    return pd.DataFrame([(*key, *row) for key, row in ordered], columns=columns)
+
+
+def _movement_order(source: str, destination: str, data_class: str, level: str) -> tuple[Any, ...]:
+    """From the outside of the chip inwards, then by name with numbers as numbers."""
+    return get_args(Level).index(level), _natural(source), _natural(destination), data_class
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _layer_row(
@@ -144,7 +155,8 @@ def _states(log: EventLog, end_ps: int) -> dict[str, np.ndarray]:
 
     Between two services of a component it starved if the later one waited for data, else it was
     blocked: by a missing slot, or because its PE was still held. Before the first and after the
-    last service it is idle.
+    last service it is idle. A part whose services take no time, such as a memory whose port
+    belongs to somebody else, is never waited for and counts as idle.
     """
     n = len(log.components)
     dynamic = ~log.is_leakage
@@ -157,6 +169,8 @@ def _states(log: EventLog, end_ps: int) -> dict[str, np.ndarray]:
     waits = np.isin(cause[1:], (CREDIT, SERVER))
     blocked += _sum_int(codes[1:][waits], gaps[waits], n)
     starved = _sum_int(codes[1:][~waits], gaps[~waits], n)
+    passive = busy == 0
+    blocked[passive] = starved[passive] = 0
     return {
         "busy_ps": busy,
         "blocked_ps": blocked,

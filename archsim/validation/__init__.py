@@ -1,0 +1,1 @@
+"""Proof against references: closed forms of published models, beside what archsim simulates."""

@@ -1,0 +1,313 @@
+"""The `archsim` command: arguments in, tables and files out. The only file that prints.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 the
+simulation or a validation failed, 2 bad input. Heavy packages are imported inside the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archsim import __version__
+from archsim.errors import ArchsimError, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from archsim.hardware.models import Hardware
+    from archsim.workload.model import Workload
+
+DEFAULT_HARDWARE = "spikesim-rram-64"
+DEFAULT_WORKLOAD = "digits-cnn"
+RUNS_FOLDER = Path("reports") / "runs"
+QUIET_SECONDS = 2.0
+"""Work shorter than this shows no progress."""
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ArchsimError as err:
+        print(f"archsim: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("archsim: stopped; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archsim",
+        description="Simulate spiking networks on in-memory-computing hardware: latency, energy, area, "
+        "data movement and accuracy, event by event.",
+    )
+    parser.add_argument("--version", action="version", version=f"archsim {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="simulate a workload on a chip and write the result")
+    run.add_argument("hardware", metavar="HW", nargs="?", default=DEFAULT_HARDWARE, help="shipped name or YAML file")
+    run.add_argument(
+        "workload", metavar="WORKLOAD", nargs="?", default=DEFAULT_WORKLOAD, help="shipped name, YAML or .nir file"
+    )
+    run.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder to write (default: a new one)")
+    run.add_argument("--samples", metavar="N", type=int, default=1, help="samples whose timing is simulated")
+    run.add_argument("--engine", default="auto", help="auto or simpy")
+    run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
+    _add_workload_options(run)
+    _add_common_options(run)
+    run.set_defaults(command=_run)
+
+    describe = commands.add_parser("describe", help="check the files; show hierarchy, area, costs and mapping")
+    describe.add_argument("hardware", metavar="HW", help="shipped name or YAML file")
+    describe.add_argument("workload", metavar="WORKLOAD", nargs="?", help="shipped name, YAML or .nir file")
+    _add_workload_options(describe)
+    _add_common_options(describe)
+    describe.set_defaults(command=_describe)
+
+    validate = commands.add_parser("validate", help="compare with a published model")
+    validate.add_argument("reference", choices=["spikesim"], help="what to compare with")
+    validate.add_argument("--json", action="store_true", help="print JSON only")
+    validate.set_defaults(command=_validate)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of hardware files")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _add_workload_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", metavar="X", help=".npz file or generator such as poisson:0.1")
+    parser.add_argument("--timesteps", metavar="T", type=int, help="timesteps to run")
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="change one key, such as tile.pe.adc.bits=5 or workload.reset=zero; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+
+
+# Commands
+
+
+def _run(options: argparse.Namespace) -> int:
+    from archsim import api
+
+    hardware, workload = _load(options)
+    assert workload is not None, "run always has a workload"
+    target = options.output or _new_run_folder(hardware, workload)
+    began = time.perf_counter()
+    with _Progress(enabled=not options.json) as progress:
+        result = api.simulate(hardware, workload, options.samples, options.seed, options.engine, progress.update)
+    result.wall_clock["command_s"] = round(time.perf_counter() - began, 3)
+    written = result.write(target, {"report.html": lambda path: api.write_report(result, path)})
+    if options.json:
+        print(json.dumps(result.summary, indent=2))
+        return 0
+    from archsim.report.terminal import print_result
+
+    print_result(result, _console())
+    print(f"report: {written / 'report.html'}")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from archsim.mapping import map_network
+    from archsim.report.describe import hardware_sheets, mapping_sheets
+
+    hardware, workload = _load(options)
+    sheets = list(hardware_sheets(hardware))
+    if workload is not None:
+        sheets += mapping_sheets(map_network(hardware, workload))
+    if options.json:
+        print(
+            json.dumps(
+                {sheet.title: [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows] for sheet in sheets},
+                indent=2,
+            )
+        )
+        return 0
+    console = _console()
+    for sheet in sheets:
+        _print_table(console, sheet.title, sheet.columns, sheet.rows)
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from archsim.validation import spikesim
+
+    with _Progress(enabled=not options.json) as progress:
+        checks = list(spikesim.checks(progress.update))
+    if options.json:
+        print(json.dumps([_check_fields(check) for check in checks], indent=2))
+    else:
+        rows = [
+            (
+                check.name,
+                check.unit,
+                _reference_text(check),
+                f"{check.ours:.10g}",
+                "" if check.error_rel is None else f"{check.error_rel:+.2e}",
+                "ok" if check.passed else "OUT OF TOLERANCE",
+                check.note,
+            )
+            for check in checks
+        ]
+        columns = ("figure", "unit", "reference", "archsim", "error", "", "note")
+        _print_table(_console(), f"validate {options.reference}", columns, rows)
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        print(f"archsim: out of tolerance: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from archsim.hardware.reader import hardware_schema
+
+    print(json.dumps(hardware_schema(), indent=2))
+    return 0
+
+
+# What they share
+
+
+def _load(options: argparse.Namespace) -> tuple[Hardware, Workload | None]:
+    """Read the files a command names, hardware first; nothing heavy is imported when they are faulty."""
+    from archsim.api import load_hardware, load_workload, split_overrides
+    from archsim.yamlfile import parse_override
+
+    overrides: dict[str, object] = dict(parse_override(text, ConfigError) for text in options.overrides)
+    for_hardware, for_workload = split_overrides(overrides)
+    hardware = load_hardware(options.hardware, for_hardware)
+    if options.workload is None:
+        return hardware, None
+    seed = getattr(options, "seed", 0)
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it must be at least 0")
+    if getattr(options, "samples", 1) < 1:
+        raise ConfigError(f"--samples is {options.samples}; it must be at least 1")
+    is_generated = options.input is not None and not Path(options.input).exists()
+    workload = load_workload(
+        options.workload,
+        options.input,
+        options.timesteps,
+        for_workload,
+        samples=getattr(options, "samples", None) if is_generated else None,
+        seed=seed,
+    )
+    return hardware, workload
+
+
+def _new_run_folder(hardware: Hardware, workload: Workload) -> Path:
+    """First free folder of this pair under reports/runs."""
+    number = 1
+    while (folder := RUNS_FOLDER / f"{hardware.name}_{_file_name(workload.name)}_{number:03d}").exists():
+        number += 1
+    return folder
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]
+
+
+def _check_fields(check: Any) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "unit": check.unit,
+        "reference": check.reference,
+        "bounds": check.bounds,
+        "ours": check.ours,
+        "error_rel": check.error_rel,
+        "tolerance_rel": check.tolerance_rel,
+        "passed": check.passed,
+        "note": check.note,
+    }
+
+
+def _reference_text(check: Any) -> str:
+    if check.bounds is not None:
+        return f"{check.bounds[0]:.4g} .. {check.bounds[1]:.4g}"
+    return f"{check.reference:.10g}"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left")
+    for column in columns:
+        table.add_column(escape(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+class _Progress(AbstractContextManager["_Progress"]):
+    """Bars on standard error for work that takes longer than two seconds; plain lines when it is no terminal."""
+
+    LINE_SECONDS = 10.0
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self._began = self._last_line = time.monotonic()
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def update(self, phase: str, fraction: float) -> None:
+        """Show how far a phase is."""
+        now = time.monotonic()
+        if not self.enabled or now - self._began < QUIET_SECONDS:
+            return
+        if not sys.stderr.isatty():
+            if now - self._last_line >= self.LINE_SECONDS:
+                self._last_line = now
+                print(f"{phase}: {fraction:.0%}", file=sys.stderr)
+            return
+        bars = self._started()
+        if phase not in self._tasks:
+            self._tasks[phase] = bars.add_task(phase, total=1.0)
+        bars.update(self._tasks[phase], completed=fraction)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _started(self) -> Any:
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bars = Progress(console=Console(stderr=True), transient=True)
+            self._bars.start()
+        return self._bars
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,131 @@
+"""What a chip is made of and where a network sits on it: the tables behind `archsim describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from archsim.hardware import rollup
+from archsim.hardware.models import Hardware
+from archsim.mapping import Mapping
+from archsim.units import format_area, format_number
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table of text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def hardware_sheets(hardware: Hardware) -> Iterator[Sheet]:
+    """Hierarchy, area of one tile part by part, and the cost library with its sources."""
+    yield _hierarchy(hardware)
+    yield _tile_area(hardware)
+    yield _costs(hardware)
+
+
+def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
+    """Where every layer sits, and what the network needs of the chip."""
+    rows = [
+        (
+            item.layer.name,
+            item.layer.kind,
+            "x".join(map(str, item.layer.in_shape)),
+            "x".join(map(str, item.layer.conv_shape)),
+            str(item.layer.n_weights),
+            f"{len(item.row_blocks)} x {len(item.col_blocks)}",
+            str(item.n_crossbars),
+            str(len(item.pes)),
+            ", ".join(map(str, item.tiles)),
+        )
+        for item in mapping.layers
+    ]
+    columns = ("layer", "kind", "input", "neurons", "weights", "row x col blocks", "crossbars", "PEs", "tiles")
+    yield Sheet(f"Mapping of {mapping.network.name} on {mapping.hardware.name}", columns, rows)
+    yield Sheet(
+        "What the network uses",
+        ("quantity", "value"),
+        [
+            ("crossbars", format_number(mapping.n_crossbars)),
+            ("PEs", format_number(mapping.n_pes)),
+            ("tiles used / on chip", f"{mapping.n_tiles_used} / {mapping.n_tiles}"),
+            ("mesh", f"{mapping.mesh_width} x {mapping.mesh_height}"),
+            ("cell utilisation", f"{mapping.cell_utilisation:.1%}"),
+        ],
+    )
+
+
+def _hierarchy(hardware: Hardware) -> Sheet:
+    chip, tile = hardware.chip, hardware.tile
+    pe, crossbar, adc = tile.pe, tile.pe.crossbar, tile.pe.adc
+    rows = [
+        ("chip", f"{hardware.name}, {hardware.node_nm} nm, {chip.clock_mhz:g} MHz, {chip.tiles} tiles"),
+        ("NoC", f"{chip.noc.detail}, {chip.noc.flit_bits} bit flits, {hardware.noc_clock_mhz:g} MHz"),
+        ("global buffer", f"{chip.global_buffer.kib} KiB, {chip.global_buffer.bits_per_cycle} bit per cycle"),
+        ("neuron module", f"per {chip.neuron.level}, {chip.neuron.lanes} lanes, {chip.neuron.v_mem_bits} bit V_mem"),
+        ("tile", f"{tile.pes} PEs, H-tree {tile.htree.bits_per_cycle} bit, line buffer {tile.line_buffer.rows} rows"),
+        ("PE", f"{pe.crossbars} crossbars, {'pipelined' if pe.pipelined else 'one token at a time'}, "
+               f"columns merge {pe.column_merge}"),
+        ("crossbar", f"{crossbar.rows} x {crossbar.cols}, {crossbar.bits_per_cell} bit cells, {crossbar.signed}, "
+                     f"{hardware.cols_per_weight} column(s) per {hardware.mapping.weight_bits} bit weight"),
+        ("ADC", f"{pe.adcs_per_bank} x {pe.adc_banks} bank(s) of {adc.bits} bit, {adc.cols_per_adc} columns each, "
+                f"range {adc.range} per {adc.range_scope}"),
+    ]  # fmt: skip
+    return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
+
+
+def _tile_area(hardware: Hardware) -> Sheet:
+    parts = rollup.tile_parts(hardware, 0, 0)
+    kinds: dict[str, list[rollup.Part]] = {}
+    for part in parts:
+        kinds.setdefault(part.kind, []).append(part)
+    total = sum(part.area_um2 for part in parts) or 1.0
+    rows = [
+        (
+            kind,
+            str(len(members)),
+            format_area(members[0].area_um2),
+            format_area(sum(part.area_um2 for part in members)),
+            f"{sum(part.area_um2 for part in members) / total:.1%}",
+            f"{sum(part.leakage_mw for part in members):.4g} mW",
+        )
+        for kind, members in kinds.items()
+    ]
+    rows.append(("tile", "1", "", format_area(total), "100.0%", f"{sum(part.leakage_mw for part in parts):.4g} mW"))
+    columns = ("part", "number", "area each", "area", "share", "leakage")
+    return Sheet("One tile, memories that depend on the network left out", columns, rows)
+
+
+def _costs(hardware: Hardware) -> Sheet:
+    rows = []
+    for name, component in hardware.library.components.items():
+        parameters = rollup.cost_parameters(hardware, name)
+        for action, entry in component.actions.items():
+            value = hardware.library.energy_pj(name, action, **parameters)
+            rows.append(
+                (
+                    f"{name}.{action}",
+                    f"{value:.4g} pJ per {entry.per}",
+                    f"{entry.node_nm:g} nm",
+                    entry.kind,
+                    entry.source,
+                )
+            )
+        for what, entry, value, unit in (
+            ("area", component.area, hardware.library.area_um2(name, **parameters), "um2"),
+            ("leakage", component.leakage, hardware.library.leakage_mw(name, **parameters), "mW"),
+        ):
+            if entry is not None:
+                rows.append(
+                    (
+                        f"{name}.{what}",
+                        f"{value:.4g} {unit} per {entry.per}",
+                        f"{entry.node_nm:g} nm",
+                        entry.kind,
+                        entry.source,
+                    )
+                )
+    return Sheet(f"Cost library {hardware.costs}", ("entry", "value here", "node", "kind", "source"), rows)
