@@ -29,6 +29,8 @@ DEFAULT_WORKLOAD = "digits-cnn"
 RUNS_FOLDER = Path("reports") / "runs"
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
+FILE_COLUMNS = 160
+"""Width of tables that go to a file or pipe."""
 
 
 def entry() -> None:
@@ -254,7 +256,7 @@ def _reference_text(check: Any) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console() if sys.stdout.isatty() else Console(width=FILE_COLUMNS)
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -102,7 +104,7 @@ def build_result(
         },
         summary["energy_pj"],
     )
-    config = dump_model(mapping.hardware) + "---\n" + _workload_yaml(workload)
+    config = _resolved_config(mapping.hardware, workload)
     return Result(summary, components, layers, movement, log, config, activity.notes)
 
 
@@ -210,8 +212,8 @@ def _throughput(log: EventLog, n_samples: int) -> float | None:
     return float((n_samples - 1) / ((last[-1] - last[0]) * 1e-12))
 
 
-def _workload_yaml(workload: Workload) -> str:
-    """Resolved workload settings as YAML lines."""
+def _resolved_config(hardware: Hardware, workload: Workload) -> str:
+    """Everything that determined the run as one YAML document: hardware, cost library, workload."""
     settings = workload.settings
     fields = {
         "name": workload.name,
@@ -223,11 +225,9 @@ def _workload_yaml(workload: Workload) -> str:
         "lif_update": settings.lif_update,
         "assumed_rate": settings.assumed_rate,
     }
-    lines = [f"{key}: {_scalar(value)}" for key, value in fields.items()]
-    return "workload:\n" + "".join(f"  {line}\n" for line in lines)
-
-
-def _scalar(value: object) -> str:
-    import json  # JSON scalars are YAML scalars
-
-    return json.dumps(value)
+    sections = {
+        "hardware": dump_model(hardware),
+        "cost_library": dump_model(hardware.library),
+        "workload": "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items()),
+    }
+    return "".join(f"{name}:\n{textwrap.indent(text, '  ')}" for name, text in sections.items())
