@@ -37,7 +37,7 @@ MAX_BATCH = 128
 """Samples evaluated at a time, at most."""
 BATCH_ELEMENTS = 1 << 24
 """Values of the largest layer over all timesteps in one batch, at most."""
-MAX_CALIBRATION = 128
+MAX_CALIBRATION = 256
 """Calibration samples used, at most."""
 
 Progress = Callable[[int, int], None]
@@ -194,8 +194,8 @@ def _calibration_set(workload: Workload, data: InputData) -> tuple[InputData, tu
     """Samples for converter ranges and gains, and a note where they are the evaluated ones."""
     if workload.calibration is not None:
         own = workload.calibration
-        return replace(own, values=own.values[:MAX_CALIBRATION], labels=None), ()
-    values = data.values[: min(MAX_CALIBRATION, data.n_samples)]
+        return replace(own, values=own.values[: _batch_size(workload, MAX_CALIBRATION)], labels=None), ()
+    values = data.values[: _batch_size(workload, MAX_CALIBRATION)]
     note = (
         f"the workload ships no calibration set: converter ranges and gains are fitted to the first {len(values)} "
         "samples of the evaluated input"
@@ -477,10 +477,15 @@ def _steps(data: InputData, n_timesteps: int) -> np.ndarray:
 
 def _batches(workload: Workload, n_samples: int) -> Iterator[tuple[int, int]]:
     """First and last + 1 sample of batches that fit in memory."""
-    largest = max(max(layer.n_neurons, int(np.prod(layer.in_shape))) for layer in workload.network.layers)
-    size = min(MAX_BATCH, max(1, BATCH_ELEMENTS // (largest * workload.n_timesteps)))
+    size = _batch_size(workload, MAX_BATCH)
     for first in range(0, n_samples, size):
         yield first, min(first + size, n_samples)
+
+
+def _batch_size(workload: Workload, limit: int) -> int:
+    """Samples that may be held at once, up to a limit."""
+    largest = max(max(layer.n_neurons, int(np.prod(layer.in_shape))) for layer in workload.network.layers)
+    return min(limit, max(1, BATCH_ELEMENTS // (largest * workload.n_timesteps)))
 
 
 def _bernoulli(generator: np.random.Generator, shape: tuple[int, ...], rate: float) -> np.ndarray:

@@ -84,7 +84,7 @@ def full_range(n_rows: int, largest_levels: Tensor, bits: int) -> AdcRange:
     return _whole_steps(torch.zeros_like(high), high, bits)
 
 
-def calibrated_range(histogram: SumHistogram, bits: int) -> AdcRange:
+def calibrated_range(histogram: SumHistogram, bits: int, from_zero: bool = False) -> AdcRange:
     """Range between two percentiles of the sums, chosen for the smallest squared conversion error.
 
     With few bits a range from minimum to maximum spends most codes on rare sums, while a fixed
@@ -95,6 +95,7 @@ def calibrated_range(histogram: SumHistogram, bits: int) -> AdcRange:
     Args:
         histogram: Sums seen; every group has a range of its own.
         bits: Resolution of the converters; see `_whole_steps`.
+        from_zero: Start every range at zero, so that a read of nothing converts to nothing.
 
     Returns:
         Range with low and high of shape (group,); 0 to the smallest full scale where nothing was seen.
@@ -107,7 +108,8 @@ def calibrated_range(histogram: SumHistogram, bits: int) -> AdcRange:
     best = AdcRange(*torch.zeros(2, len(counts), 1, dtype=torch.float64))
     best_error = torch.full((len(counts), 1), torch.inf, dtype=torch.float64)
     for tail in TAILS:
-        candidate = _whole_steps(_quantile(share, levels, tail), _quantile(share, levels, 1.0 - tail), bits)
+        low, high = _quantile(share, levels, tail), _quantile(share, levels, 1.0 - tail)
+        candidate = _whole_steps(torch.zeros_like(low) if from_zero else low, high, bits)
         values, _ = quantize_columns(levels.expand_as(counts), candidate.low, candidate.high, bits)
         error = (counts * (values - levels).square()).sum(-1, keepdim=True)
         better = error < best_error
@@ -124,5 +126,10 @@ def _quantile(share: Tensor, levels: Tensor, fraction: float) -> Tensor:
 
 
 def _whole_steps(low: Tensor, high: Tensor, bits: int) -> AdcRange:
-    """Widen a range so that one code is at least one cell level: finer codes would resolve nothing."""
-    return AdcRange(low, torch.maximum(high, low + (2**bits - 1)))
+    """Widen a range so that one code is at least one cell level: finer codes would resolve nothing.
+
+    Room is added at both ends, not below zero, for sums that the calibration batch did not show.
+    """
+    slack = (low + (2**bits - 1) - high).clamp(min=0)
+    wider_low = (low - (slack / 2).floor()).clamp(min=0)
+    return AdcRange(wider_low, torch.maximum(high, wider_low + (2**bits - 1)))

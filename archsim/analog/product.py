@@ -129,9 +129,8 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
             for sums, driven in _reads(layer, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
                 histogram.add(seen, groups[index])
-    found = calibrated_range(histogram, hardware.tile.pe.adc.bits)
-    low = found.low[groups] if hardware.tile.pe.crossbar.zero_skip else torch.zeros_like(found.low[groups])
-    return replace(layer, ranges=AdcRange(low, found.high[groups]))
+    found = calibrated_range(histogram, hardware.tile.pe.adc.bits, from_zero=not hardware.tile.pe.crossbar.zero_skip)
+    return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))
 
 
 def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
