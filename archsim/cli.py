@@ -135,13 +135,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from archsim.engine.crossbar_chip import check_buffers
     from archsim.mapping import map_network
     from archsim.report.describe import hardware_sheets, mapping_sheets
 
     hardware, workload = _load(options)
     sheets = list(hardware_sheets(hardware))
     if workload is not None:
-        sheets += mapping_sheets(map_network(hardware, workload))
+        mapping = map_network(hardware, workload)
+        check_buffers(mapping)
+        sheets += mapping_sheets(mapping)
     if options.json:
         print(
             json.dumps(

@@ -53,7 +53,25 @@ def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
     Raises:
         MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
     """
+    check_buffers(mapping)
     return _Builder(mapping, activity).build()
+
+
+def check_buffers(mapping: Mapping) -> None:
+    """Check what can be checked before anything has run: line buffers and V_mem stores.
+
+    Raises:
+        MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
+    """
+    for layer in mapping.layers:
+        line_buffer.capacity(mapping.hardware, layer.layer.name, _window(mapping, layer))
+    available = mapping.hardware.chip.neuron.v_mem_kib
+    for tile, bits in _v_mem_bits(mapping).items():
+        if available != "auto" and bits > available * 8192:
+            raise MappingError(
+                f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
+                f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
+            )
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,7 @@ class _Builder:
         self.shared: dict[str, Server] = {}
         self.buffers: dict[tuple[str, int], int] = {}
         self.buffer_bits: dict[int, int] = {}
-        self.v_mem_bits: dict[int, int] = {}
+        self.v_mem_bits = _v_mem_bits(mapping)
 
     def build(self) -> Netlist:
         for layer in self.mapping.layers:
@@ -107,15 +125,10 @@ class _Builder:
     # Layer geometry and activity
 
     def _window(self, layer: LayerMapping) -> Window:
-        spec = layer.layer
-        _, height, width = self._source_shape(layer)
-        if spec.kind == "linear":
-            return Window((height, width), (1, 1), None)
-        return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
+        return _window(self.mapping, layer)
 
     def _source_shape(self, layer: LayerMapping) -> Shape:
-        source = layer.layer.source
-        return self.mapping.network.input_shape if source == INPUT else self.mapping.network.layer(source).out_shape
+        return _source_shape(self.mapping, layer)
 
     def _input_bits(self, layer: LayerMapping) -> int:
         if self.hardware.mapping.input_coding == "binary":
@@ -307,9 +320,6 @@ class _Builder:
         tile, name = f"tile{home}", f"{spec.name}.block{block}"
         first, last = layer.col_blocks[block]
         width, n_tokens = last - first, self._n_tokens(layer)
-        self.v_mem_bits[home] = (
-            self.v_mem_bits.get(home, 0) + width * self._window(layer).n_outputs * hardware.chip.neuron.v_mem_bits
-        )
         joins = [self._channel(f"{tile}.{name}.row{row}") for row in range(len(layer.row_blocks))]
         inbox = joins[0]
         if len(joins) > 1:
@@ -490,7 +500,6 @@ class _Builder:
 
     def _parts(self) -> list[ComponentInfo]:
         """Every part with its area and leakage; parts that serve and have none are listed too."""
-        self._require_v_mem()
         parts: list[ComponentInfo] = []
         for tile in range(self.mapping.n_tiles):
             bits = (self.buffer_bits.get(tile, 0), self.v_mem_bits.get(tile, 0))
@@ -512,15 +521,6 @@ class _Builder:
                     parts.append(ComponentInfo(action.component, kind, 0.0, 0.0))
         return parts
 
-    def _require_v_mem(self) -> None:
-        available = self.hardware.chip.neuron.v_mem_kib
-        for tile, bits in self.v_mem_bits.items():
-            if available != "auto" and bits > available * 8192:
-                raise MappingError(
-                    f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
-                    f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
-                )
-
 
 def _targets(arrivals: Sequence[_Arrival]) -> tuple[Target, ...]:
     return tuple(arrival.target for arrival in arrivals)
@@ -529,3 +529,28 @@ def _targets(arrivals: Sequence[_Arrival]) -> tuple[Target, ...]:
 def _driven(values: LayerActivity, input_coding: str) -> np.ndarray:
     """Values as the rows see them: with binary coding anything above zero is one spike."""
     return (values.inputs > 0).astype(np.uint8) if input_coding == "binary" else values.inputs
+
+
+def _window(mapping: Mapping, layer: LayerMapping) -> Window:
+    spec = layer.layer
+    _, height, width = _source_shape(mapping, layer)
+    if spec.kind == "linear":
+        return Window((height, width), (1, 1), None)
+    return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
+
+
+def _source_shape(mapping: Mapping, layer: LayerMapping) -> Shape:
+    source = layer.layer.source
+    return mapping.network.input_shape if source == INPUT else mapping.network.layer(source).out_shape
+
+
+def _v_mem_bits(mapping: Mapping) -> dict[int, int]:
+    """Bits of membrane potential that each tile stores: of the neurons of its column blocks."""
+    bits: dict[int, int] = {}
+    for layer in mapping.layers:
+        n_positions = _window(mapping, layer).n_outputs
+        for block, (first, last) in enumerate(layer.col_blocks):
+            home = layer.home_tile(block)
+            n_neurons = (last - first) * n_positions
+            bits[home] = bits.get(home, 0) + n_neurons * mapping.hardware.chip.neuron.v_mem_bits
+    return bits

@@ -16,7 +16,7 @@ from archsim.activity import Activity
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, tables
-from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.crossbar_chip import build_netlist, check_buffers
 from archsim.engine.log import build_log
 from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, SimulationError
@@ -59,6 +59,8 @@ def simulate(
         SimulationError: The run failed.
     """
     mapping = map_network(hardware, workload)
+    check_buffers(mapping)
+    _engine(engine)
     began = time.perf_counter()
     activity = _infer(mapping, workload, samples, seed, progress)
     inferred = time.perf_counter()

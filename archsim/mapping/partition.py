@@ -84,7 +84,8 @@ def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], 
     crossbar = hardware.tile.pe.crossbar
     return (
         f"network '{network.name}' needs {needed} tiles of {hardware.tile.pes} PEs with {hardware.tile.pe.crossbars} "
-        f"crossbars of {crossbar.rows} x {crossbar.cols}; chip '{hardware.name}' has {n_tiles}, {needed - n_tiles} too few. "
+        f"crossbars of {crossbar.rows} x {crossbar.cols}; chip '{hardware.name}' has {n_tiles}, "
+        f"{needed - n_tiles} too few. "
         f"Layer '{culprit.layer.name}' ({culprit.layer.n_weights} weights, {culprit.n_crossbars} crossbars, "
         f"{len(culprit.pes)} PEs) is the first that does not fit.\n"
         f"Raise chip.tiles to {needed} or set chip.tiles: auto."
