@@ -26,10 +26,10 @@ def check_trace(netlist: Netlist, trace: ExecutionTrace) -> None:
     left: dict[int, np.ndarray] = {}
     for lane, times in zip(lanes, trace.lanes, strict=True):
         _check_times(lane, times)
-        for channel in lane.inputs:
-            left[channel] = times.start_ps
-        for channel, at in _entries(lane, times):
-            entered[channel] = at
+        for index in lane.inputs:
+            left[index] = times.start_ps
+        for index, at in _entries(lane, times):
+            entered[index] = at
     for index, channel in enumerate(netlist.channels):
         if index not in entered or index not in left:
             raise SimulationError(f"{channel.name}: a channel without two ends")

@@ -103,15 +103,21 @@ def _leakage(netlist: Netlist, end_ps: int) -> dict[str, np.ndarray]:
     """One row per leaking component over the whole run; 1 mW for 1 ps is 1e-3 pJ."""
     leaking = [(code, part) for code, part in enumerate(netlist.components) if part.leakage_mw > 0]
     n = len(leaking)
-    block = {name: np.zeros(n, dtype) for name, dtype in EventLog.COLUMNS}
-    block["leave_ps"] += end_ps
-    block["count"] += 1
-    block["component"] = np.array([code for code, _ in leaking], np.int32)
-    block["energy_pj"] = np.array([part.leakage_mw * end_ps * 1e-3 for _, part in leaking], np.float64)
-    for name in ("timestep", "token", "sample", "predecessor", "movement"):
-        block[name] += _NOWHERE
-    block["leave_cause"] += SERVER
-    return block
+    block: dict[str, np.ndarray] = {name: np.full(n, _NOWHERE, dtype) for name, dtype in EventLog.COLUMNS}
+    nothing = np.zeros(n, np.int64)
+    return block | {
+        "start_ps": nothing,
+        "service_ps": nothing,
+        "leave_ps": np.full(n, end_ps, np.int64),
+        "component": np.array([code for code, _ in leaking], np.int32),
+        "action": nothing,
+        "layer": nothing,
+        "count": np.ones(n, np.int64),
+        "bits": nothing,
+        "energy_pj": np.array([part.leakage_mw * end_ps * 1e-3 for _, part in leaking], np.float64),
+        "start_cause": np.full(n, DATA, np.int8),
+        "leave_cause": np.full(n, SERVER, np.int8),
+    }
 
 
 def _same(value: int, lane: Lane, dtype: type) -> np.ndarray:

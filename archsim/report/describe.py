@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from archsim.hardware import rollup
+from archsim.hardware.costs import Entry
 from archsim.hardware.models import Hardware
 from archsim.mapping import Mapping
 from archsim.units import format_area, format_number
@@ -17,7 +18,7 @@ class Sheet:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def hardware_sheets(hardware: Hardware) -> Iterator[Sheet]:
@@ -100,32 +101,23 @@ def _tile_area(hardware: Hardware) -> Sheet:
 
 
 def _costs(hardware: Hardware) -> Sheet:
+    library = hardware.library
     rows = []
-    for name, component in hardware.library.components.items():
+    for name, component in library.components.items():
         parameters = rollup.cost_parameters(hardware, name)
         for action, entry in component.actions.items():
-            value = hardware.library.energy_pj(name, action, **parameters)
+            value = library.energy_pj(name, action, **parameters)
+            rows.append(_cost_row(f"{name}.{action}", f"{value:.4g} pJ per {entry.per}", entry))
+        if component.area is not None:
+            area = library.area_um2(name, **parameters)
+            rows.append(_cost_row(f"{name}.area", f"{area:.4g} um2 per {component.area.per}", component.area))
+        if component.leakage is not None:
+            leakage = library.leakage_mw(name, **parameters)
             rows.append(
-                (
-                    f"{name}.{action}",
-                    f"{value:.4g} pJ per {entry.per}",
-                    f"{entry.node_nm:g} nm",
-                    entry.kind,
-                    entry.source,
-                )
+                _cost_row(f"{name}.leakage", f"{leakage:.4g} mW per {component.leakage.per}", component.leakage)
             )
-        for what, entry, value, unit in (
-            ("area", component.area, hardware.library.area_um2(name, **parameters), "um2"),
-            ("leakage", component.leakage, hardware.library.leakage_mw(name, **parameters), "mW"),
-        ):
-            if entry is not None:
-                rows.append(
-                    (
-                        f"{name}.{what}",
-                        f"{value:.4g} {unit} per {entry.per}",
-                        f"{entry.node_nm:g} nm",
-                        entry.kind,
-                        entry.source,
-                    )
-                )
     return Sheet(f"Cost library {hardware.costs}", ("entry", "value here", "node", "kind", "source"), rows)
+
+
+def _cost_row(name: str, value: str, entry: Entry) -> tuple[str, ...]:
+    return name, value, f"{entry.node_nm:g} nm", entry.kind, entry.source
