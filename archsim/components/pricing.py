@@ -43,11 +43,10 @@ def priced_action(
         rows: Rows it drives.
         movement: Where the bits go, for the data-movement table.
     """
+    parameters = cost_parameters(hardware, entry[0])
     cost = hardware.library.action(*entry)
     units = {"event": np.multiply(count, repeats), "bit": bits, "row": rows}[cost.per]
-    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(
-        *entry, **cost_parameters(hardware, entry[0])
-    )
+    energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(entry[0], entry[1], **parameters)
     return Action(
         component,
         entry[1],
