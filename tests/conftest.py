@@ -1,0 +1,11 @@
+"""What all tests share: one seed for hypothesis, and the switch that rewrites expected outputs."""
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("archsim", derandomize=True, deadline=None)
+settings.load_profile("archsim")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite expected outputs; review the diff")
