@@ -236,7 +236,7 @@ def _program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: I
 
 
 def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: InputFormat) -> list[_ChipLayer]:
-    """Program the chip and fit ranges, gains and V_mem scales, each layer on what the chip feeds it."""
+    """Program the chip and fit it layer by layer, each on what the layers before (with exact V_mem) feed it."""
     n_timesteps = workload.n_timesteps
     available = {INPUT: torch.as_tensor(np.ascontiguousarray(_steps(data, n_timesteps)))}
     chip: list[_ChipLayer] = []
@@ -246,10 +246,10 @@ def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: Inpu
         frames = inputs.flatten(0, 1)
         programmed = calibrate_ranges(layer.programmed, frames, layer_rows)
         layer = replace(layer, programmed=fit_gains(programmed, frames, layer_rows))
-        exact = _run_layer(layer, inputs, n_timesteps)
-        layer = replace(layer, v_full_scale=potential_full_scale(exact.largest_potential))
+        run = _run_layer(layer, inputs, n_timesteps)
+        layer = replace(layer, v_full_scale=potential_full_scale(run.largest_potential))
         chip.append(layer)
-        available[layer.layer.name] = _pooled(_run_layer(layer, inputs, n_timesteps).spikes, layer.layer.pool)
+        available[layer.layer.name] = _pooled(run.spikes, layer.layer.pool)
     return chip
 
 

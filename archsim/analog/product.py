@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor
@@ -213,15 +214,17 @@ def _partial_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows: 
 
 def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Column sums of the crossbars that share a conversion, and where any of their rows is driven."""
-    driven_rows = plane.to(torch.float32)
+    driven_rows = plane.to(torch.float32).permute(0, 2, 3, 1).contiguous()
+    positions = (plane.shape[0], *layer.geometry.output_hw)
     for group in _groups(layer, row_block):
-        reads, driven = [], []
+        sums = torch.zeros(prod(positions), layer.encoded.cells.shape[-1])
+        driven = torch.zeros(prod(positions), dtype=torch.bool)
         for kernel_y, kernel_x, first, last in group:
-            window = _window(layer, driven_rows, kernel_y, kernel_x, first, last)
-            cells = layer.encoded.cells[kernel_y, kernel_x, first:last]
-            reads.append(torch.cat([column_sums(window, cells[:, cols]) for cols in _crossbar_cols(layer)], dim=-1))
-            driven.append(window.any(-1))
-        yield torch.stack(reads).sum(0), torch.stack(driven).any(0)
+            rows = _window(layer, driven_rows, kernel_y, kernel_x)[..., first:last].reshape(-1, last - first)
+            driven |= rows.any(-1)
+            for cols in _crossbar_cols(layer):
+                sums[:, cols] += column_sums(rows, layer.encoded.cells[kernel_y, kernel_x, first:last, cols])
+        yield sums.unflatten(0, positions), driven.unflatten(0, positions)
 
 
 def _crossbar_cols(layer: ProgrammedLayer) -> list[slice]:
@@ -231,25 +234,25 @@ def _crossbar_cols(layer: ProgrammedLayer) -> list[slice]:
 
 
 def _block_product(layer: ProgrammedLayer, padded: Tensor, row_block: int, matrix: Tensor) -> Tensor:
-    """Exact product of a row block with a (kernel_h, kernel_w, in_channel, out_channel) matrix."""
-    values = padded.to(torch.float64)
-    return torch.stack(
-        [
-            _window(layer, values, kernel_y, kernel_x, first, last) @ matrix[kernel_y, kernel_x, first:last]
-            for kernel_y, kernel_x, first, last in layer.geometry.row_blocks[row_block]
-        ]
-    ).sum(0)
+    """Exact product of a row block with a (kernel_h, kernel_w, in_channel, out_channel) matrix, channels last."""
+    block = layer.geometry.row_blocks[row_block]
+    held = torch.zeros_like(matrix)
+    for kernel_y, kernel_x, first, last in block:
+        held[kernel_y, kernel_x, first:last] = matrix[kernel_y, kernel_x, first:last]
+    channels = slice(min(rows[2] for rows in block), max(rows[3] for rows in block))
+    kernel = held[:, :, channels].permute(3, 2, 0, 1)
+    products = functional.conv2d(padded[:, channels].to(torch.float64), kernel, stride=layer.geometry.stride)
+    return products.permute(0, 2, 3, 1)
 
 
-def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int, first: int, last: int) -> Tensor:
-    """Values that one crossbar's rows see at every output position, shape (frame, y, x, row)."""
+def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int) -> Tensor:
+    """Values under one kernel position at every output position, of a (frame, height, width, channel) tensor."""
     (stride_y, stride_x), (out_h, out_w) = layer.geometry.stride, layer.geometry.output_hw
     return padded[
         :,
-        first:last,
         kernel_y : kernel_y + stride_y * (out_h - 1) + 1 : stride_y,
         kernel_x : kernel_x + stride_x * (out_w - 1) + 1 : stride_x,
-    ].permute(0, 2, 3, 1)
+    ]
 
 
 def _chunks(layer: ProgrammedLayer, inputs: Tensor) -> Iterator[tuple[slice, Tensor]]:
