@@ -79,7 +79,7 @@ def latency_by_layer(result: Result) -> pd.DataFrame:
     rows = []
     for layer in result.layers.itertuples():
         mine = _rows_of_layer(result.log, str(layer.layer))
-        if not mine.any():
+        if not len(mine):
             continue
         start, end = int(result.log["start_ps"][mine].min()), int(result.log["leave_ps"][mine].max())
         window = max(end - start, 1)
@@ -111,7 +111,9 @@ def movement_by_level_and_class(result: Result) -> pd.DataFrame:
 
 def activity_profile(log: EventLog, layer: str, unit: str, end_ps: int, n_bins: int) -> np.ndarray:
     """Fraction of time that a unit works for a layer, in `n_bins` equal bins from 0 to `end_ps`."""
-    starts, ends = _busy_intervals(log, _rows_of_layer(log, layer) & _rows_of_unit(log, unit))
+    of_layer = _rows_of_layer(log, layer)
+    of_unit = [code for code, name in enumerate(log.components) if unit_of(name) == unit]
+    starts, ends = _busy_intervals(log, of_layer[np.isin(log["component"][of_layer], of_unit)])
     edges = np.linspace(0.0, float(end_ps), n_bins + 1)
     if not len(starts):
         return np.zeros(n_bins)
@@ -122,7 +124,7 @@ def activity_profile(log: EventLog, layer: str, unit: str, end_ps: int, n_bins: 
 
 
 def busiest_component(log: EventLog, rows: np.ndarray) -> Load:
-    """The component with most service time among `rows` (bool); the first of equals."""
+    """The component with most service time among `rows` (indices); the first of equals."""
     busy = np.zeros(len(log.components), np.int64)
     np.add.at(busy, log["component"][rows], log["service_ps"][rows])
     code = int(busy.argmax())
@@ -130,16 +132,17 @@ def busiest_component(log: EventLog, rows: np.ndarray) -> Load:
 
 
 def busiest_unit(log: EventLog, rows: np.ndarray) -> Load:
-    """The PE, or component outside PEs, that works longest among `rows` (bool); the first of equals.
+    """The PE, or component outside PEs, that works longest among `rows` (indices); the first of equals.
 
     Parts of a PE that work at the same time count once.
     """
     units = [unit_of(name) for name in log.components]
-    names = list(dict.fromkeys(units))
-    codes = np.array([names.index(name) for name in units], np.int64)[log["component"]]
+    unit_codes = {name: code for code, name in enumerate(dict.fromkeys(units))}
+    names = list(unit_codes)
+    codes = np.array([unit_codes[name] for name in units], np.int64)[log["component"][rows]]
     loads = []
-    for code in np.unique(codes[rows]):
-        starts, ends = _busy_intervals(log, rows & (codes == code))
+    for code in np.unique(codes):
+        starts, ends = _busy_intervals(log, rows[codes == code])
         loads.append(Load(names[code], int((ends - starts).sum())))
     return max(loads, key=lambda load: load.busy_ps)
 
@@ -151,14 +154,10 @@ def unit_of(component: str) -> str:
 
 
 def _rows_of_layer(log: EventLog, layer: str) -> np.ndarray:
+    """Indices of the services for a layer; none if the log does not know it."""
     if layer not in log.layers:
-        return np.zeros(len(log), bool)
-    return (log["layer"] == log.layers.index(layer)) & ~log.is_leakage
-
-
-def _rows_of_unit(log: EventLog, unit: str) -> np.ndarray:
-    codes = [code for code, name in enumerate(log.components) if unit_of(name) == unit]
-    return np.isin(log["component"], codes)
+        return np.zeros(0, np.int64)
+    return np.flatnonzero((log["layer"] == log.layers.index(layer)) & ~log.is_leakage)
 
 
 def _busy_intervals(log: EventLog, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,12 +82,12 @@ def profile(fractions: np.ndarray, colour: str, levels: int = 8) -> tuple[Segmen
         Segment(
             number(first * bin_width), number((last - first) * bin_width), colour, opacity=number(steps[first] / levels)
         )
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True)
+        for first, last in pairwise(bounds.tolist())
         if steps[first] > 0
     )
 
 
-def time_ticks(end_ps: float, text: Callable[[float], str], n_most: int = 5) -> tuple[Tick, ...]:
+def time_ticks(end_ps: float, text: Callable[[float], str], n_most: int = 6) -> tuple[Tick, ...]:
     """Marks at round times from 0 to `end_ps`, at most `n_most` after the first."""
     step = _round_step(end_ps / n_most)
     times = [index * step for index in range(int(end_ps / step) + 1)]

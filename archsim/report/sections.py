@@ -128,8 +128,8 @@ def accuracy(summary: Mapping[str, Any]) -> tuple[str, ...]:
     error = math.sqrt(best * (1 - best) / n_samples)
     return (
         f"Of {n_samples} test samples the network in floating point gets {percent(ideal)} right (ideal); {of_chip}.",
-        f"The chip changes accuracy by {100 * (best - ideal):+.1f} percentage points. One figure from {n_samples} samples "
-        f"has a standard error of {100 * error:.1f} points.",
+        f"The chip changes accuracy by {100 * (best - ideal):+.1f} percentage points. One figure from {n_samples} "
+        f"samples has a standard error of {100 * error:.1f} points.",
     )
 
 
@@ -151,8 +151,9 @@ def layers(result: Result) -> Table:
                 percent(layer["error_rel"]),
             )
         )
-    head = ("layer", "kind", "neurons", "crossbars", "PEs", "tiles", "spikes in", "spikes out", "silent")
-    head += ("crossbar reads", "reads skipped", "ADC conversions", "relative error")
+    sizes = ("neurons", "crossbars", "PEs", "tiles")
+    work = ("spikes in", "spikes out", "silent", "crossbar reads", "reads skipped", "ADC conversions", "relative error")
+    head = ("layer", "kind", *sizes, *work)
     return Table("Size and work of every layer", head, tuple(rows), n_text=2)
 
 
@@ -160,7 +161,7 @@ def energy_by_layer(result: Result) -> Chart:
     """Energy per layer, stacked by kind of component; leakage is a row of its own."""
     by_kind = breakdown.energy_by_kind(result)
     matrix = breakdown.energy_by_layer_and_kind(result)
-    kinds = [str(kind) for kind in by_kind["kind"] if by_kind.set_index("kind")["energy_pj"][kind] > 0]
+    kinds = [str(kind) for kind in by_kind.loc[by_kind["energy_pj"] > 0, "kind"]]
     leakage = dict(zip(by_kind["kind"].astype(str), by_kind["energy_leakage_pj"], strict=True))
     rows = [(_layer_label(name), _folded(dict(values), kinds)) for name, values in matrix.iterrows()]
     rows.append(("leakage, whole chip", _folded(leakage, kinds)))
@@ -271,21 +272,22 @@ def latency_by_layer(result: Result) -> Chart:
                 percent(row["unit_utilisation"]),
             )
         )
-    head = ("layer", "kind", "busiest component", "busiest PE or part", f"first start [{scale.unit}]")
-    head += (f"last leave [{scale.unit}]", f"window [{scale.unit}]", f"component busy [{scale.unit}]")
-    head += ("component utilisation", "PE utilisation")
+    times = (f"{name} [{scale.unit}]" for name in ("first start", "last leave", "window", "component busy"))
+    names = ("layer", "kind", "busiest component", "busiest PE or part")
+    head = (*names, *times, "component utilisation", "PE utilisation")
     table = Table("First start, last leave and busiest component of every layer", head, tuple(cells), n_text=4)
     n_samples = result.summary["n_samples"]
+    which = "" if n_samples == 1 else f" over all {n_samples} samples"
     text = (
-        f"The frame spans first start to last leave of a layer{'' if n_samples == 1 else f' over all {n_samples} samples'}; "
-        "the darker the fill, the larger the share of time in which its busiest PE (or part outside PEs) works. "
-        "Utilisation is work for the layer over the length of its window."
+        f"The frame spans first start to last leave of a layer{which}; the stronger the fill, the larger the share of "
+        "time in which its busiest PE (or part outside PEs) works. Utilisation is work for the layer over the length "
+        "of its window."
     )
     if len(frame):
         most = frame.loc[frame["unit_utilisation"].idxmax()]
         text += (
-            f" The fullest is {plain(most['busiest_unit'])}: it works {percent(most['unit_utilisation'])} of the window "
-            f"of {_layer_label(most['layer'])}."
+            f" The fullest is {shorten(most['busiest_unit'])}: it works {percent(most['unit_utilisation'])} of the "
+            f"window of {_layer_label(most['layer'])}."
         )
     legend = (("first start to last leave", "frame c-none"), ("busiest PE or part works", "c0"))
     return Chart(text, legend, tuple(bars), table, charts.time_ticks(end_ps, _tick_text(scale)))
@@ -305,19 +307,19 @@ def movement(result: Result) -> Chart:
             bits.text(row["bits"]),
             hops.text(row["bit_hops"]),
             scale.text(row["energy_pj"]),
-            format_number(row["energy_pj"] / row["bits"], 3) if row["bits"] else DASH,
+            f"{row['energy_pj'] / row['bits']:.3f}" if row["bits"] else DASH,
             share(row["energy_pj"], total),
         )
         for row in frame.to_dict("records")
     )
-    head = ("level", "class", "packets", f"bits [{bits.unit}]", f"bit-hops [{hops.unit}]", f"energy [{scale.unit}]")
-    head += ("energy per bit [pJ]", "share of all energy")
-    foot = ("sum", "", format_number(int(frame["packets"].sum())), bits.text(frame["bits"].sum()))
-    foot += (hops.text(frame["bit_hops"].sum()), scale.text(moved), "", share(moved, total))
+    amounts = (f"bits [{bits.unit}]", f"bit-hops [{hops.unit}]", f"energy [{scale.unit}]")
+    head = ("level", "class", "packets", *amounts, "energy per bit [pJ]", "share of all energy")
+    sums = (bits.text(frame["bits"].sum()), hops.text(frame["bit_hops"].sum()), scale.text(moved))
+    foot = ("sum", "", format_number(int(frame["packets"].sum())), *sums, "", share(moved, total))
     present = [name for name in dict.fromkeys([*_CLASSES, *frame["class"]]) if (frame["class"] == name).any()]
-    palette = charts.colours([name for name in dict.fromkeys([*_CLASSES, *present])])
-    sums = frame.groupby("level", sort=False)["energy_pj"].sum()
-    full = float(sums.max()) if len(sums) else 0.0
+    palette = charts.colours(list(dict.fromkeys([*_CLASSES, *present])))
+    levels = frame.groupby("level", sort=False)["energy_pj"].sum()
+    full = float(levels.max()) if len(levels) else 0.0
     bars = tuple(
         Bar(
             _level_label(level),
@@ -329,7 +331,7 @@ def movement(result: Result) -> Chart:
                 _part_tooltip(_level_label(level), _class_label),
             ),
         )
-        for level, energy in sums.items()
+        for level, energy in levels.items()
     )
     text = (
         f"Moving bits takes {format_energy(moved)}, {share(moved, total)} of all energy. A bit-hop is one bit over one "
@@ -351,12 +353,12 @@ def states(result: Result) -> Chart:
         label = shorten(row["component"])
         tooltip = _state_tooltip(label, full)
         bars.append(
-            Bar(label, f"{percent(row['utilisation'])} busy", charts.stacked(parts, palette.get, full, tooltip))
-        )  # type: ignore[arg-type]
+            Bar(label, f"{percent(row['utilisation'])} busy", charts.stacked(parts, palette.__getitem__, full, tooltip))
+        )
     text = (
-        "Blocked: work is done or waiting and there is no room behind it, or its PE is still held. Starved: it waits for "
-        "data. Idle: before its first and after its last service. In a PE that is not pipelined the stages take turns, so "
-        "a stage starves while the others work: see the utilisation of the whole PE above."
+        "Blocked: it holds or expects work but there is no room behind it, or its PE is still held. Starved: it waits "
+        "for data. Idle: before its first and after its last service. In a PE that is not pipelined the stages take "
+        "turns, so a stage starves while the others work; the utilisation of the whole PE stands above."
     )
     return Chart(text, _STATES, tuple(bars), Table("", (), ()))
 
@@ -370,15 +372,8 @@ def components(result: Result) -> ComponentSection:
     total = float(result.summary["energy_pj"])
     scale = energy_scale([row["energy_pj"] for row in active])
     area = area_scale([row["area_um2"] for row in active])
-    head = (
-        "component",
-        "kind",
-        f"energy [{scale.unit}]",
-        "share",
-        f"dynamic [{scale.unit}]",
-        f"leakage [{scale.unit}]",
-    )
-    head += ("actions", "utilisation", "peak queue", f"area [{area.unit}]")
+    energies = (f"energy [{scale.unit}]", "share", f"dynamic [{scale.unit}]", f"leakage [{scale.unit}]")
+    head = ("component", "kind", *energies, "actions", "utilisation", "peak queue", f"area [{area.unit}]")
     rows = tuple(_component_cells(row, scale, area, total) for row in active[:_N_COMPONENTS_FOLDED])
     top = math.fsum(row["energy_pj"] for row in active[:_N_COMPONENTS])
     first, rest = rows[:_N_COMPONENTS], rows[_N_COMPONENTS:]
@@ -396,9 +391,9 @@ def limits(result: Result) -> tuple[str, ...]:
     """What the model leaves out, as far as it is known from the result."""
     moved = result.movement
     sentences = [
-        "Energy, service times and area are counts of actions times the entries of a cost library. The result is as good "
-        "as these entries; supply droop, temperature and variation between chips are not part of it. Control logic, clock "
-        "trees and pads cost something only where the library has an entry for them.",
+        "Energy, service times and area are counts of actions times the entries of a cost library. The result is as "
+        "good as these entries; supply droop, temperature and variation between chips are not part of it. Control "
+        "logic, clock trees and pads cost something only where the library has an entry for them.",
         "Timing is that of services, finite buffers and shared resources, one output position of a layer at a time. "
         "Nothing below that, such as settling inside a converter, is simulated in time.",
     ]
@@ -437,7 +432,7 @@ def _fact(value: object) -> str:
 def _component_cells(row: Mapping[str, Any], scale: Scale, area: Scale, total: float) -> tuple[str, ...]:
     return (
         shorten(row["component"]),
-        kind_label(row["kind"]),
+        plain(row["kind"]),
         scale.text(row["energy_pj"]),
         share(row["energy_pj"], total),
         scale.text(row["energy_dynamic_pj"]),

@@ -95,7 +95,8 @@ def _pair(first: Callable[[Summary], str], second: Callable[[Summary], str]) -> 
 
 def _energy_split(summary: Summary) -> str:
     n_samples = summary["n_samples"]
-    dynamic, leakage = summary.get("energy_dynamic_pj"), summary.get("energy_leakage_pj")
+    dynamic: Any = summary.get("energy_dynamic_pj")
+    leakage: Any = summary.get("energy_leakage_pj")
     if is_missing(dynamic) or is_missing(leakage):
         return DASH
     total = dynamic + leakage
@@ -105,7 +106,7 @@ def _energy_split(summary: Summary) -> str:
 
 def _energy_per_op(summary: Summary) -> str:
     ops = (summary.get("effective_acs") or 0) + (summary.get("effective_macs") or 0)
-    energy = summary.get("energy_per_sample_pj")
+    energy: Any = summary.get("energy_per_sample_pj")
     return DASH if is_missing(energy) or not ops else f"{format_number(float(energy) / ops)} pJ"
 
 
