@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from archsim.errors import WorkloadError
+from archsim.workload import sandbox
 from archsim.workload.model import WorkloadSettings
 from archsim.workload.network import Pool
 from archsim.workload.nir_reader import read_nir
+from archsim.workload.sandbox import Hdf5Reader
 
 SUPPORTED = "Affine, AvgPool2d, Conv2d, Flatten, IF, Input, LIF, Linear, Output, SumPool2d"
 SUBTRACT = WorkloadSettings(reset="subtract")
@@ -230,7 +232,7 @@ RULE = "a layer is weights, then a neuron, then pooling, then Flatten"
         ({"fc/weight": np.zeros(2, complex)}, "node 'fc': weight is of type complex128; it must be numbers"),
         ({"fc/weight": None}, "node 'fc' (Linear) has no weight"),
         ({"fc/weight": np.ones((5, 9))}, "node 'fc' is a Linear for 9 values but receives 8 values from 'input'"),
-        ({"lif/r": np.ones(3)}, "node 'lif' is a IF with 3 neurons (r) but receives 5 values from 'fc'"),
+        ({"lif/r": np.ones(3)}, "node 'lif' is an IF with 3 neurons (r) but receives 5 values from 'fc'"),
         ({"lif/v_threshold": np.zeros(5)}, "node 'lif': v_threshold is 0; it must be above 0"),
         ({"lif/v_threshold": None}, "node 'lif' (IF) has no v_threshold"),
         ({"lif/type": "LIF"}, "node 'lif' (LIF) has no tau"),
@@ -417,7 +419,9 @@ def fault_of(path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damaged_files_end_in_a_network_or_a_workload_error(tmp_path, seed):
+def test_damaged_files_end_in_a_network_or_a_workload_error(tmp_path, monkeypatch, seed):
+    impatient = Hdf5Reader(wall_limit_s=2)
+    monkeypatch.setattr(sandbox, "_shared_reader", impatient)
     nodes = conv(2, 2), neuron((2, 4, 4)), pool(), nir.Flatten(None), dense(3, 8), neuron(3)
     path = save(tmp_path / "net.nir", graph([2, 4, 4], [3], *nodes))
     whole, rng = path.read_bytes(), np.random.default_rng(seed)
@@ -425,6 +429,7 @@ def test_damaged_files_end_in_a_network_or_a_workload_error(tmp_path, seed):
         path.write_bytes(damage(whole, rng))
         text = fault_of(path)
         assert text is None or (text.startswith(f"{path}: ") and text.isprintable())
+    impatient.close()
 
 
 # Real files

@@ -102,7 +102,8 @@ def answer(path: str, folder: Path) -> None:
     except MemoryError:
         content = {"fault": "memory", "text": ""}
     except Exception as error:
-        content = {"fault": "damaged", "text": (str(error).splitlines() or [type(error).__name__])[0]}
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        content = {"fault": "damaged", "text": (text.splitlines() or [type(error).__name__])[0]}
     (folder / "tree.json").write_text(json.dumps(content))
 
 

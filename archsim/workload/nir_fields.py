@@ -9,7 +9,7 @@ import numpy as np
 
 from archsim.errors import WorkloadError
 from archsim.workload.network import Shape
-from archsim.workload.nir_graph import NirNode
+from archsim.workload.nir_graph import NirNode, with_article
 from archsim.workload.sandbox import Unreadable
 
 Pair = tuple[int, int]
@@ -96,7 +96,7 @@ def per_neuron(node: NirNode, field: str, shape: Shape, feeder: str, default: fl
     if array.ndim == 3 and all(size in (1, full) for size, full in zip(array.shape, shape, strict=True)):
         return array
     raise WorkloadError(
-        f"node '{node.name}' is a {node.type} with {array.size} neurons ({field}) "
+        f"node '{node.name}' is {with_article(node.type)} with {array.size} neurons ({field}) "
         f"but receives {n_neurons} values from '{feeder}'"
     )
 

@@ -87,6 +87,11 @@ def chain(graph: NirGraph) -> list[NirNode]:
     return path
 
 
+def with_article(kind: str) -> str:
+    """`a LIF`, `an IF`."""
+    return f"{'an' if kind[:1] in 'AEIOU' else 'a'} {kind}"
+
+
 def _collect(graph: Hdf5Tree, prefix: str, nodes: dict[str, NirNode], edges: list[Edge]) -> list[str]:
     """Add the nodes and edges of a graph and of those within; returns the Inputs and Outputs of the latter."""
     members = graph.get("nodes")
@@ -162,7 +167,8 @@ def _check_types(graph: NirGraph) -> None:
     for node in graph.nodes.values():
         if node.type not in SUPPORTED:
             known = ", ".join(SUPPORTED)
-            raise WorkloadError(f"node '{node.name}' is a {node.type}, which archsim cannot map; supported: {known}")
+            kind = with_article(node.type)
+            raise WorkloadError(f"node '{node.name}' is {kind}, which archsim cannot map; supported: {known}")
 
 
 def _check_acyclic(graph: NirGraph) -> None:

@@ -27,7 +27,7 @@ from archsim.workload.nir_fields import (
     pair,
     require_ones,
 )
-from archsim.workload.nir_graph import NirNode, chain, flatten
+from archsim.workload.nir_graph import NirNode, chain, flatten, with_article
 from archsim.workload.nir_neurons import contradiction, neuron_model, readout
 from archsim.workload.sandbox import read_hdf5
 
@@ -42,6 +42,7 @@ def read_nir(path: Path, settings: WorkloadSettings) -> Network:
     pooling becomes sum pooling with the factor folded into the next weights; behind the last layer
     the factor is dropped, so outputs are counts and only their order means something. A weight node
     that leads to Output without a neuron is a readout (`accumulate`). A bias of zeros is no bias.
+    Flatten makes a vector of the whole map, channel-major, whether its dims count the batch or not.
 
     Args:
         path: HDF5 file, read in a process of its own.
@@ -97,7 +98,9 @@ class _ChainBuilder:
         if not self._has_neuron:
             raise WorkloadError(f"node '{node.name}' ({node.type}) follows weights without a neuron; {_CHAIN_RULE}")
         if node.name == INPUT:
-            raise WorkloadError(f"node '{node.name}' is a {node.type}; the name '{INPUT}' is kept for what enters")
+            raise WorkloadError(
+                f"node '{node.name}' is {with_article(node.type)}; the name '{INPUT}' is kept for what enters"
+            )
         make = _conv2d if node.type == "Conv2d" else _linear
         source = self.finished[-1].name if self.finished else INPUT
         layer = make(node, before, self._shape, source, self._factor)
@@ -213,7 +216,7 @@ def _linear(node: NirNode, before: NirNode, shape: Shape, source: str, factor: f
     out_channels, n_features = weights.shape
     if n_features != prod(shape):
         raise WorkloadError(
-            f"node '{node.name}' is a {node.type} for {n_features} values "
+            f"node '{node.name}' is {with_article(node.type)} for {n_features} values "
             f"but receives {describe(shape)} values from '{before.name}'"
         )
     bias = _bias(node, out_channels) if node.type == "Affine" else None

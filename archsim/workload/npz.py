@@ -5,10 +5,12 @@ Sizes come from the archive's directory and are checked before anything is unpac
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -17,7 +19,7 @@ from archsim.errors import WorkloadError
 from archsim.workload.sandbox import check_readable
 
 MAX_BYTES = 2 << 30
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError, SyntaxError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError, SyntaxError, TokenError)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -59,7 +61,9 @@ def _read_array(where: str, stream: IO[bytes], n_bytes: int) -> np.ndarray:
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
         raise WorkloadError(f"{where} is a .npy array of version {version[0]}.{version[1]}, which is not for numbers")
-    shape, is_fortran, dtype = read_header[version](stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy warns before it gives up on a damaged header
+        shape, is_fortran, dtype = read_header[version](stream)
     if dtype.hasobject:
         raise WorkloadError(f"{where} holds Python objects (pickle), which archsim never loads; save plain numbers")
     if dtype.kind not in "biuf":

@@ -162,7 +162,8 @@ def _start(script: Path) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        # "::" keeps the library from loading filter plugins that a file asks for.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"},
         start_new_session=True,  # Ctrl-C belongs to this process
     )
 
