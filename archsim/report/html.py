@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,6 +28,8 @@ SECTION_TITLES = {
     "provenance": "Where do these numbers come from?",
 }
 """Anchor and title of every section, in order; each title is the question that it answers."""
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[pnum]?s|[pnum]?J)(?!\w))")
 
 
 def render_report(result: Result) -> str:
@@ -73,7 +76,12 @@ def write_report(result: Result, path: Path) -> None:
         raise ConfigError(f"{path}: cannot be written ({err.strerror}). Choose another path.") from err
 
 
+def _keep_units(text: str) -> str:
+    """Bind numbers to their units, so that no line of prose ends between them."""
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
+
+
 def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("archsim.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
-    )
+    environment = Environment(loader=PackageLoader("archsim.report"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["keep_units"] = _keep_units
+    return environment

@@ -203,7 +203,7 @@ def energy_by_kind(result: Result) -> Chart:
     """Dynamic energy and leakage per kind of component."""
     frame = breakdown.energy_by_kind(result)
     total = float(result.summary["energy_pj"])
-    rows = [row for row in frame.to_dict("records") if row["energy_pj"] > 0 or row["area_um2"] > 0]
+    rows = frame.to_dict("records")
     scale = energy_scale([row["energy_pj"] for row in rows])
     area, whole_area = area_scale([row["area_um2"] for row in rows]), float(frame["area_um2"].sum())
     palette = {"dynamic": "c0", "leakage": "c1"}

@@ -110,6 +110,12 @@ def _energy_per_op(summary: Summary) -> str:
     return DASH if is_missing(energy) or not ops else f"{format_number(float(energy) / ops)} pJ"
 
 
+def _synaptic_ops(summary: Summary) -> str:
+    counts = (("synaptic_ops", "dense"), ("effective_acs", "effective ACs"), ("effective_macs", "effective MACs"))
+    known = [(summary[key], name) for key, name in counts if not is_missing(summary.get(key))]
+    return ", ".join(f"{format_number(round(value))} {name}" for value, name in known) or DASH
+
+
 def _accuracy(key: str) -> Callable[[Summary], str]:
     def text(summary: Summary) -> str:
         value = summary.get(key)
@@ -172,11 +178,7 @@ _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
         _energy_per_op,
         "Effective: non-zero weight and non-zero input.",
     ),
-    (
-        "Synaptic operations",
-        _pair(_value("synaptic_ops", format_number, "dense"), _value("effective_acs", format_number, "effective ACs")),
-        "Per inference; effective accumulates by the convention of NeuroBench.",
-    ),
+    ("Synaptic operations", _synaptic_ops, "Per inference, counted by the conventions of NeuroBench."),
     ("Accuracy, ideal", _accuracy("accuracy_ideal"), "The network in floating point, without the chip."),
     ("Accuracy, raw", _accuracy("accuracy_raw"), "Mapped, quantised, through crossbars and converters."),
     ("Accuracy, calibrated", _accuracy("accuracy_calibrated"), "Raw, with digital gains after the converters."),
