@@ -125,12 +125,9 @@ def _accuracy(key: str) -> Callable[[Summary], str]:
 
 
 def _chip_used(summary: Summary) -> str:
-    counts = ", ".join(
-        f"{format_number(summary[key])} {name}"
-        for key, name in (("n_tiles", "tiles"), ("n_pes", "PEs"), ("n_crossbars", "crossbars"))
-        if not is_missing(summary.get(key))
-    )
-    return counts or DASH
+    counts = ((summary.get("n_tiles"), "tile"), (summary.get("n_pes"), "PE"), (summary.get("n_crossbars"), "crossbar"))
+    known = [(count, name) for count, name in counts if not is_missing(count)]
+    return ", ".join(f"{format_number(count)} {name}{'' if count == 1 else 's'}" for count, name in known) or DASH
 
 
 _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
