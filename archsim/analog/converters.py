@@ -39,9 +39,11 @@ class SumHistogram:
 
     def add(self, sums: Tensor, groups: Tensor) -> None:
         """Count sums of shape (read, physical col), whose columns belong to `groups`, shape (physical col)."""
-        n_groups, n_bins = self.counts.shape
-        bins = (sums / self.bin_width).round().clamp(0, n_bins - 1).to(torch.int64) + n_bins * groups
-        self.counts += torch.bincount(bins.flatten(), minlength=n_groups * n_bins).view(n_groups, n_bins)
+        first, last = int(groups.min()), int(groups.max()) + 1
+        n_bins = self.counts.shape[1]
+        bins = (sums / self.bin_width).round().clamp(0, n_bins - 1).to(torch.int64) + n_bins * (groups - first)
+        counts = torch.bincount(bins.flatten(), minlength=(last - first) * n_bins)
+        self.counts[first:last] += counts.view(last - first, n_bins)
 
 
 def quantize_columns(sums: Tensor, low: Tensor | float, high: Tensor | float, bits: int) -> tuple[Tensor, Tensor]:

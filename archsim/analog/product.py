@@ -71,7 +71,7 @@ class ProgrammedLayer:
     weight_scale: float
     """Real weight of one integer step."""
     ranges: AdcRange | None = None
-    """Converter ranges of shape (row_block, physical col)."""
+    """Converter ranges of shape (row_block, physical col); the crossbars of a PE share them."""
     gains: Tensor | None = None
     """Digital gains of shape (row_block, out_channel); None where none were fitted."""
 
