@@ -1,0 +1,107 @@
+"""Writes the figures of README.md: `python reports/readme.py`; with `--check` it only says whether they are current.
+
+Runs the README's example and `validate spikesim`, puts their tables between the markers in README.md, and
+draws the picture. Nothing in those places is written by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.console import Console
+
+import archsim
+from archsim.analysis import breakdown
+from archsim.report.terminal import print_result
+from archsim.result import Result
+from archsim.validation import spikesim
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PICTURE = ROOT / "reports" / "digits-cnn" / "energy_by_layer.svg"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+"""Okabe and Ito's palette, legible for colour-blind readers."""
+VALIDATED = (
+    "PE cycle, k = 3",
+    "PE cycle, nine crossbars digitised",
+    "VGG9 as shipped: energy",
+    "VGG9 as shipped: area",
+    "VGG9 as shipped, SRAM: energy",
+    "simulated: energy of the nine terms",
+    "simulated: latency between bottleneck only and no overlap",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite README's generated parts, or check them."""
+    result = archsim.simulate(archsim.load_hardware("spikesim-rram-64"), archsim.load_workload("digits-cnn"))
+    current = README.read_text(encoding="utf-8")
+    text = _between(current, "example", f"```\n{_terminal(result)}\n```")
+    text = _between(text, "validate", _validation_table())
+    picture = _picture(result)
+    if "--check" in arguments:
+        stale = text != current or picture != PICTURE.read_text(encoding="utf-8")
+        print("README.md is out of date; run python reports/readme.py" if stale else "README.md is current")
+        return int(stale)
+    README.write_text(text, encoding="utf-8")
+    PICTURE.parent.mkdir(exist_ok=True)
+    PICTURE.write_text(picture, encoding="utf-8")
+    return 0
+
+
+def _between(text: str, marker: str, content: str) -> str:
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- end {marker} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
+
+
+def _terminal(result: Result) -> str:
+    out = io.StringIO()
+    print_result(result, Console(file=out, width=110))
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _validation_table() -> str:
+    rows = ["| figure | unit | reference | archsim | error |", "|---|---|---|---|---|"]
+    for check in spikesim.checks():
+        if check.name in VALIDATED:
+            reference = (
+                f"{check.reference:.10g}" if check.bounds is None else f"{check.bounds[0]:.4g} .. {check.bounds[1]:.4g}"
+            )
+            error = "" if check.error_rel is None else f"{check.error_rel:+.1e}"
+            rows.append(f"| {check.name} | {check.unit} | {reference} | {check.ours:.10g} | {error} |")
+    return "\n".join(rows)
+
+
+def _picture(result: Result) -> str:
+    """Stacked bars: energy per layer by kind of component, leakage beside them; nJ."""
+    matplotlib.rcParams["svg.hashsalt"] = "archsim"
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    matrix = breakdown.energy_by_layer_and_kind(result) / 1e3
+    leakage = result.components.groupby("kind")["energy_leakage_pj"].sum() / 1e3
+    matrix.loc["leakage"] = leakage.reindex(matrix.columns).fillna(0.0)
+    order = matrix.sum().sort_values(ascending=False).index
+    shown = list(order[: len(COLOURS) - 1])
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    left = matrix.sum(axis=1) * 0.0
+    parts = [(kind.replace("_", " "), matrix[kind]) for kind in shown]
+    parts.append(("other", matrix[list(order[len(shown) :])].sum(axis=1)))
+    for colour, (label, values) in zip(COLOURS, parts, strict=True):
+        axes.barh(matrix.index, values, left=left, color=colour, label=label)
+        left = left + values
+    axes.invert_yaxis()
+    axes.set_xlabel(f"energy of one inference [nJ], {result.summary['workload']} on {result.summary['hardware']}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, ncols=2, fontsize="small")
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
