@@ -36,7 +36,6 @@ class Bar:
     label: str
     value: str
     segments: tuple[Segment, ...]
-    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with what it says in words, its legend as (name, colour class), and the same as a table."""
+    """A chart with what it says in words, its legend as (name, colour class), and perhaps the same as a table."""
 
     text: str
     legend: tuple[tuple[str, str], ...]
     bars: tuple[Bar, ...]
-    table: Table
+    table: Table | None = None
     ticks: tuple[Tick, ...] = ()
 
 
@@ -360,7 +360,7 @@ def states(result: Result) -> Chart:
         "for data. Idle: before its first and after its last service. In a PE that is not pipelined the stages take "
         "turns, so a stage starves while the others work; the utilisation of the whole PE stands above."
     )
-    return Chart(text, _STATES, tuple(bars), Table("", (), ()))
+    return Chart(text, _STATES, tuple(bars))
 
 
 def components(result: Result) -> ComponentSection:
