@@ -1,0 +1,1 @@
+"""Explain a run: where its energy, time and bits went."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from archsim.errors import ConfigError
-from archsim.report import sections
+from archsim.report import energy_sections, text_sections, time_sections
 from archsim.report.terminal import headline_meanings, headline_rows
 from archsim.report.text import plain
 from archsim.result import Result
@@ -45,19 +45,19 @@ def render_report(result: Result) -> str:
             summary=summary,
             workload=plain(summary["workload"]),
             hardware=plain(summary["hardware"]),
-            verdict=sections.verdict(result),
+            verdict=text_sections.verdict(result),
             headline=headline,
-            accuracy=sections.accuracy(summary),
-            energy_layer=sections.energy_by_layer(result),
-            energy_kind=sections.energy_by_kind(result),
-            latency=sections.latency_by_layer(result),
-            movement=sections.movement(result),
-            states=sections.states(result),
-            components=sections.components(result),
-            layers=sections.layers(result),
+            accuracy=text_sections.accuracy(summary),
+            energy_layer=energy_sections.energy_by_layer(result),
+            energy_kind=energy_sections.energy_by_kind(result),
+            latency=time_sections.latency_by_layer(result),
+            movement=energy_sections.movement(result),
+            states=time_sections.states(result),
+            components=text_sections.components(result),
+            layers=text_sections.layers(result),
             notes=[plain(note) for note in result.notes],
-            limits=sections.limits(result),
-            provenance=sections.provenance(summary),
+            limits=text_sections.limits(result),
+            provenance=text_sections.provenance(summary),
             config=result.config,
         )
     )

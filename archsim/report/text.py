@@ -126,3 +126,8 @@ def shorten(name: object, limit: int = 40) -> str:
         return text
     head = (limit - 1) // 2
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def layer_label(name: object) -> str:
+    """Name of a layer; what belongs to none has an empty one."""
+    return shorten(name) if str(name) else "no layer"

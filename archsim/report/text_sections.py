@@ -1,0 +1,191 @@
+"""Sections of the report in words and tables: verdict, accuracy, layers, components, limits, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from archsim.analysis import breakdown
+from archsim.report.page import ComponentSection, Table
+from archsim.report.text import (
+    DASH,
+    Scale,
+    area_scale,
+    energy_scale,
+    is_missing,
+    kind_label,
+    percent,
+    plain,
+    share,
+    shorten,
+)
+from archsim.result import Result
+from archsim.units import format_energy, format_number, format_time
+
+if TYPE_CHECKING:
+    pass
+
+_N_COMPONENTS = 15
+_N_COMPONENTS_FOLDED = 300
+
+
+def verdict(result: Result) -> str:
+    """The run in one sentence."""
+    summary = result.summary
+    kinds = breakdown.energy_by_kind(result)
+    clauses = [
+        f"One inference of {shorten(summary['workload'])} takes {format_time(summary['latency_ps'])} and "
+        f"{format_energy(summary['energy_per_sample_pj'])} on {shorten(summary['hardware'])}"
+    ]
+    if summary["energy_pj"] > 0:
+        top = kinds.iloc[0]
+        leakage = summary["energy_leakage_pj"] / summary["energy_pj"]
+        clauses.append(
+            f"{percent(top['energy_pj'] / summary['energy_pj'], 0)} of the energy goes into {kind_label(top['kind'])}"
+            + (f", and {percent(leakage, 0)} of the total is leakage" if leakage >= 0.1 else "")
+        )
+    return "; ".join([*clauses, _accuracy_clause(summary)]) + "."
+
+
+def _accuracy_clause(summary: Mapping[str, Any]) -> str:
+    best = _chip_accuracy(summary)
+    if best is None:
+        return "its accuracy is not known"
+    clause = f"{percent(best)} of {summary['n_accuracy_samples']} test samples are right"
+    ideal = summary["accuracy_ideal"]
+    return clause if ideal is None else f"{clause} (ideal {percent(ideal)})"
+
+
+def _chip_accuracy(summary: Mapping[str, Any]) -> float | None:
+    calibrated = summary.get("accuracy_calibrated")
+    return summary.get("accuracy_raw") if calibrated is None else calibrated
+
+
+def accuracy(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the three accuracies are, and how far they can be trusted."""
+    ideal, best, n_samples = summary.get("accuracy_ideal"), _chip_accuracy(summary), summary.get("n_accuracy_samples")
+    if ideal is None or best is None or not n_samples:
+        return ("This run has no accuracy: the workload has no labels, or no weights to compute values with.",)
+    calibrated = summary.get("accuracy_calibrated")
+    of_chip = f"{percent(summary['accuracy_raw'])} are right on this chip as it is (raw)"
+    if calibrated is not None:
+        of_chip += f", and {percent(calibrated)} with digital gains after the converters (calibrated)"
+    error = math.sqrt(best * (1 - best) / n_samples)
+    return (
+        f"Of {n_samples} test samples the network in floating point gets {percent(ideal)} right (ideal); {of_chip}.",
+        f"The chip changes accuracy by {100 * (best - ideal):+.1f} percentage points. One figure from {n_samples} "
+        f"samples has a standard error of {100 * error:.1f} points.",
+    )
+
+
+def layers(result: Result) -> Table:
+    """Size and work of every layer."""
+    rows = []
+    for layer in result.layers.to_dict("records"):
+        reads, skipped = int(layer["crossbar_reads"]), int(layer["skipped_reads"])
+        counts = ("n_neurons", "n_crossbars", "n_pes", "n_tiles", "spikes_in", "spikes_out")
+        rows.append(
+            (
+                shorten(layer["layer"]),
+                plain(layer["kind"]),
+                *(format_number(int(layer[name])) for name in counts),
+                percent(layer["activation_sparsity"]),
+                format_number(reads),
+                share(skipped, reads + skipped),
+                format_number(int(layer["adc_conversions"])),
+                percent(layer["error_rel"]),
+            )
+        )
+    sizes = ("neurons", "crossbars", "PEs", "tiles")
+    work = ("spikes in", "spikes out", "silent", "crossbar reads", "reads skipped", "ADC conversions", "relative error")
+    head = ("layer", "kind", *sizes, *work)
+    return Table("Size and work of every layer", head, tuple(rows), n_text=2)
+
+
+def components(result: Result) -> ComponentSection:
+    """Components by energy: the first few, the rest to unfold, those that did nothing only counted."""
+    frame = result.components
+    energy = frame["energy_dynamic_pj"] + frame["energy_leakage_pj"]
+    frame = frame.assign(energy_pj=energy).sort_values("energy_pj", ascending=False, kind="stable")
+    active = frame[(frame["energy_pj"] > 0) | (frame["n_actions"] > 0)].to_dict("records")
+    total = float(result.summary["energy_pj"])
+    scale = energy_scale([row["energy_pj"] for row in active])
+    area = area_scale([row["area_um2"] for row in active])
+    energies = (f"energy [{scale.unit}]", "share", f"dynamic [{scale.unit}]", f"leakage [{scale.unit}]")
+    head = ("component", "kind", *energies, "actions", "utilisation", "peak queue", f"area [{area.unit}]")
+    rows = tuple(_component_cells(row, scale, area, total) for row in active[:_N_COMPONENTS_FOLDED])
+    top = math.fsum(row["energy_pj"] for row in active[:_N_COMPONENTS])
+    first, rest = rows[:_N_COMPONENTS], rows[_N_COMPONENTS:]
+    text = f"The first {len(first)} of {len(frame)} components take {share(top, total)} of the energy."
+    folded = f"{len(rest)} more components"
+    return ComponentSection(
+        text,
+        Table("Components by energy", head, first, n_text=2),
+        Table(folded, head, rest, n_text=2),
+        _left_out(len(active) - len(rows), len(frame) - len(active)),
+    )
+
+
+def limits(result: Result) -> tuple[str, ...]:
+    """What the model leaves out, as far as it is known from the result."""
+    moved = result.movement
+    sentences = [
+        "Energy, service times and area are counts of actions times the entries of a cost library. The result is as "
+        "good as these entries; supply droop, temperature and variation between chips are not part of it. Control "
+        "logic, clock trees and pads cost something only where the library has an entry for them.",
+        "Timing is that of services, finite buffers and shared resources, one output position of a layer at a time. "
+        "Nothing below that, such as settling inside a converter, is simulated in time.",
+    ]
+    if not (moved["class"] == "weights").any():
+        sentences.append(
+            "Weights are on the crossbars before the run begins: writing them takes neither time nor energy here."
+        )
+    if not (moved["level"] == "dram").any():
+        sentences.append("Nothing comes from or goes to a DRAM in this run; the host and its link are not included.")
+    return tuple(sentences)
+
+
+def provenance(summary: Mapping[str, Any]) -> Table:
+    """What this run was, so that somebody can do it again."""
+    fields = (
+        ("hardware", "hardware"),
+        ("workload", "workload"),
+        ("samples simulated in time", "n_samples"),
+        ("timesteps", "n_timesteps"),
+        ("seed", "seed"),
+        ("engine", "engine"),
+        ("services in the event log", "n_services"),
+        ("archsim version", "archsim_version"),
+        ("format version of the files", "format_version"),
+    )
+    rows = tuple((name, _fact(summary.get(key))) for name, key in fields)
+    return Table("Provenance", ("what", "value"), rows, n_text=2)
+
+
+def _fact(value: object) -> str:
+    if is_missing(value):
+        return DASH
+    return format_number(value) if isinstance(value, int) else plain(value)
+
+
+def _component_cells(row: Mapping[str, Any], scale: Scale, area: Scale, total: float) -> tuple[str, ...]:
+    return (
+        shorten(row["component"]),
+        plain(row["kind"]),
+        scale.text(row["energy_pj"]),
+        share(row["energy_pj"], total),
+        scale.text(row["energy_dynamic_pj"]),
+        scale.text(row["energy_leakage_pj"]),
+        format_number(int(row["n_actions"])),
+        percent(row["utilisation"]),
+        format_number(int(row["peak_queue"])),
+        area.text(row["area_um2"]),
+    )
+
+
+def _left_out(n_small: int, n_unused: int) -> str:
+    parts = [f"{n_small} that take less"] if n_small else []
+    if n_unused:
+        parts.append(f"{n_unused} that neither did nor cost anything")
+    return f"Not listed here, but in components.csv: {' and '.join(parts)}." if parts else ""
