@@ -7,12 +7,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from archsim.components.netlist import UNBOUNDED, Action, Lane, LineBuffer, Netlist, Target, Wire, constant
-from archsim.components.trace import LaneTrace
+from archsim.components.netlist import UNBOUNDED, Action, Lane, LineBuffer, Netlist, Server, Target, Wire, constant
+from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine.conservation import check_trace
 from archsim.engine.simpy_execution import execute
 from archsim.errors import SimulationError
-from archsim.eventlog import CAUSES
+from archsim.eventlog import ARBITER, CAUSES, CREDIT, DATA, SERVER
 
 
 def lane(name: str, service: list[int], **wiring) -> Lane:
@@ -306,6 +306,125 @@ def test_the_order_in_which_servers_were_added_does_not_matter(seed):
 def rows(trace: LaneTrace) -> list[list[int]]:
     """Everything that a trace holds, as lists."""
     return [getattr(trace, item.name).tolist() for item in fields(trace)]
+
+
+# Every time explained by its constraints
+
+
+class Explained:
+    """Checks each start and leave of a trace against the channels, buffers and services around it."""
+
+    def __init__(self, netlist: Netlist, trace: ExecutionTrace) -> None:
+        self.netlist = netlist
+        self.pairs = {id(lane): (lane, one) for lane, one in zip(netlist.lanes(), trace.lanes, strict=True)}
+        self.entered: dict[tuple[str, int, int], np.ndarray] = {}
+        self.taken: dict[int, np.ndarray] = {}
+        self.fetched: dict[int, list[np.ndarray]] = {}
+        for lane, one in self.pairs.values():
+            sent = np.ones(lane.n_tokens, bool) if lane.emit is None else lane.emit
+            if lane.output is not None:
+                self.entered["channel", lane.output, 0] = one.leave_ps[sent]
+            for wire in lane.wires:
+                key = (wire.target.kind, wire.target.index, wire.target.source)
+                self.entered[key] = one.start_ps[sent] + wire.delay_ps
+            for channel in lane.inputs:
+                self.taken[channel] = one.start_ps
+            if lane.reader:
+                self.fetched.setdefault(lane.reader[0], []).append(one.start_ps + lane.fetch_ps)
+
+    def data(self, lane: Lane) -> np.ndarray:
+        """Since when the input of every token has been there; -1 for sources."""
+        arrived = [self.entered["channel", channel, 0] for channel in lane.inputs]
+        if lane.reader:
+            buffer = self.netlist.buffers[lane.reader[0]]
+            parts = [self.entered["buffer", lane.reader[0], source] for source in range(buffer.n_sources)]
+            arrived.append(np.max(parts, axis=0)[buffer.need])
+        return np.max([np.full(lane.n_tokens, -1), *arrived], axis=0)
+
+    def slots(self, lane: Lane, is_shared: bool) -> np.ndarray:
+        """Since when every slot that a token takes has been free; -1 for from the beginning."""
+        sent = np.ones(lane.n_tokens, bool) if lane.emit is None else lane.emit
+        free = np.full(lane.n_tokens, -1)
+        targets = list(lane.reserves) if is_shared else []
+        if lane.output is not None:
+            targets.append(Target("channel", lane.output))
+        for target in targets:
+            if target.kind == "channel":
+                capacity, freed = self.netlist.channels[target.index].capacity, self.taken[target.index]
+            else:
+                buffer = self.netlist.buffers[target.index]
+                capacity = buffer.capacity
+                freed = np.max([at[buffer.last_use] for at in self.fetched[target.index]], axis=0)
+            if capacity != UNBOUNDED:
+                mine = np.full(int(sent.sum()), -1)
+                mine[capacity:] = freed[: max(0, len(mine) - capacity)]
+                free[sent] = np.maximum(free[sent], mine)
+        return free
+
+    def faults(self) -> list[str]:
+        """Lanes and servers whose times are not what their constraints say."""
+        found = []
+        for server in self.netlist.servers:
+            if server.policy == "private":
+                found += self._private(server.lanes[0])
+            else:
+                found += self._shared(server)
+        return found
+
+    def _private(self, lane: Lane) -> list[str]:
+        one, data = self.pairs[id(lane)][1], self.data(lane)
+        before = np.concatenate([[-1], one.leave_ps[:-1]])
+        end, slot = one.start_ps + lane.service_ps, self.slots(lane, False)
+        sent = np.ones(lane.n_tokens, bool) if lane.emit is None else lane.emit
+        waits = sent & (slot >= end)
+        checks = {
+            "start": one.start_ps == np.maximum(0, np.maximum(data, before)),
+            "leave": one.leave_ps == np.where(sent, np.maximum(end, slot), end),
+            "start cause": one.start_cause == np.where(data >= before, DATA, SERVER),
+            "leave cause": one.leave_cause == np.where(waits, CREDIT, SERVER),
+        }
+        return [f"{lane.name}: {what}" for what, right in checks.items() if not right.all()]
+
+    def _shared(self, server: Server) -> list[str]:
+        """Grants in order: (start, leave, lane, arrival, ready, cause, predecessor) of every token."""
+        grants, found = [], []
+        for number, lane in enumerate(server.lanes):
+            one, data = self.pairs[id(lane)][1], self.data(lane)
+            slots = self.slots(lane, True)
+            columns = (one.start_ps, one.leave_ps, np.full(len(data), number), data, np.maximum(data, slots))
+            grants += zip(*(c.tolist() for c in (*columns, slots, one.start_cause, one.predecessor)), strict=True)
+            if (one.leave_ps != one.start_ps + lane.service_ps).any():
+                found.append(f"{lane.name}: leave")
+        grants.sort(key=lambda grant: (grant[0], grant[1]))
+        busy_since = -1
+        for number, (start, leave, lane, arrival, ready, slot, cause, predecessor) in enumerate(grants):
+            before = grants[number - 1] if number else (-1, -1, -1)
+            if start != before[1]:
+                busy_since = start
+            if start < ready or start < before[1]:
+                found.append(f"{server.name}: grant {number} is early")
+            if busy_since > ready:
+                found.append(f"{server.name}: idle before grant {number}")
+            waited = SERVER if before[2] == lane else ARBITER
+            right = DATA if arrival == start else CREDIT if slot == start else waited
+            if cause != right or predecessor != (number - 1 if right == ARBITER else -1):
+                found.append(f"{server.name}: cause of grant {number}")
+            heads: dict[int, tuple[int, int, int]] = {}
+            for later in grants[number + 1 :]:
+                heads.setdefault(later[2], (later[3], later[2], later[4]))
+                if len(heads) == len(server.lanes) or later[0] > leave + 10**6:
+                    break
+            heads.pop(lane, None)
+            if any(head[2] < start and head[:2] < (arrival, lane) for head in heads.values()):
+                found.append(f"{server.name}: grant {number} was not the oldest")
+        return found
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_time_of_a_shared_system_follows_from_its_constraints(seed, depth):
+    netlist = random_sharing(seed, depth)
+    assert Explained(netlist, execute(netlist)).faults() == []
 
 
 # Deadlock
