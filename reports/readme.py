@@ -86,7 +86,7 @@ def _picture(result: Result) -> str:
     matrix.loc["leakage"] = leakage.reindex(matrix.columns).fillna(0.0)
     order = matrix.sum().sort_values(ascending=False).index
     shown = list(order[: len(COLOURS) - 1])
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained", facecolor="white")
     axes = figure.subplots()
     left = matrix.sum(axis=1) * 0.0
     parts = [(kind.replace("_", " "), matrix[kind]) for kind in shown]
@@ -97,7 +97,7 @@ def _picture(result: Result) -> str:
     axes.invert_yaxis()
     axes.set_xlabel(f"energy of one inference [nJ], {result.summary['workload']} on {result.summary['hardware']}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, ncols=2, fontsize="small")
+    axes.legend(loc="upper right", frameon=False, ncols=2, fontsize="small")
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
