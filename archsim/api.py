@@ -6,8 +6,7 @@
     result = archsim.simulate(hardware, workload)
     print(result.summary["latency_ps"], result.components)
 
-Nothing heavy is imported before it is needed: torch comes with `infer`, pandas with the tables,
-matplotlib with the report.
+Nothing heavy is imported before it is needed: torch comes with `infer`, pandas with the tables.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def simulate(
 
 def write_report(result: Result, path: str | Path) -> None:
     """Write the report of a run as one self-contained HTML file."""
-    from archsim.report.html import write_report as write  # imports matplotlib and jinja2
+    from archsim.report.html import write_report as write  # imports jinja2 and pandas
 
     write(result, Path(path))
 

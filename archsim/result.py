@@ -99,7 +99,9 @@ class Result:
         try:
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+            tables = {
+                name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in TABLES
+            }
             config = (folder / "config.yaml").read_text(encoding="utf-8")
             log = EventLog.read(folder / "events.parquet")
         except (OSError, ValueError) as err:

@@ -44,11 +44,17 @@ class NeuronModel:
 
     `if`: decay 1, input_gain r. `lif` with the exponential update: decay exp(-dt / tau),
     input_gain (1 - decay) * r; with the Euler update: decay 1 - dt / tau, input_gain dt / tau * r.
-    `accumulate` is a readout: it integrates and never fires; its potential is the network's output.
-    Source: NIR primitives IF and LIF (Pedersen et al., Nature Communications 2024), discretised.
+    Where the synapse has a state of its own (CubaLIF, CubaLI), i passes it first:
+
+        current = synapse_decay * current + synapse_gain * i,   and current takes the place of i above
+
+    `threshold` has no memory (decay 0): it fires where i >= v_threshold. `accumulate` is a readout: it
+    integrates (and leaks, as LI does) and never fires; its potential is the network's output.
+    `none` has no neurons at all: the layer's weighted sums join those of the layers that list it in `adds`.
+    Source: NIR primitives (Pedersen et al., Nature Communications 2024), discretised.
     """
 
-    kind: Literal["if", "lif", "accumulate"]
+    kind: Literal["if", "lif", "threshold", "accumulate", "none"]
     decay: np.ndarray
     input_gain: np.ndarray
     v_threshold: np.ndarray
@@ -56,6 +62,13 @@ class NeuronModel:
     v_reset: np.ndarray
     reset: Literal["subtract", "zero"] = "subtract"
     spikes_per_step: Literal["one", "many"] = "one"
+    synapse_decay: np.ndarray | None = None
+    synapse_gain: np.ndarray | None = None
+
+    @property
+    def state_words(self) -> int:
+        """Values that a neuron keeps between timesteps: its potential, and its current where the synapse has one."""
+        return 1 if self.synapse_decay is None else 2
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,13 @@ class Layer:
     bias: np.ndarray | None
     neuron: NeuronModel
     pool: Pool | None = None
+    groups: int = 1
+    """Channel groups of a convolution; weights then have in_channel / groups in their second axis."""
+    delayed: bool = False
+    """Reads what its source emitted one timestep earlier: the weights of a recurrent connection."""
+    adds: tuple[str, ...] = ()
+    """What joins the weighted sums before the neurons: layers without neurons (a shortcut's or recurrent
+    weights), or layers whose spikes add as they are (an identity shortcut, one unit of input per spike)."""
 
     @property
     def conv_shape(self) -> Shape:
@@ -105,12 +125,12 @@ class Layer:
     @property
     def n_weights(self) -> int:
         """Weights of the layer, biases not counted."""
-        return self.out_channels * self.in_shape[0] * self.kernel[0] * self.kernel[1]
+        return self.out_channels * (self.in_shape[0] // self.groups) * self.kernel[0] * self.kernel[1]
 
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in the order in which data flows.
+    """Layers in the order in which data flows: a layer comes after its source and what it adds, delayed layers excepted.
 
     A `linear` layer behind a map flattens it channel-major: its in_shape is (C * H * W, 1, 1).
     """
