@@ -130,7 +130,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in the order in which data flows: a layer comes after its source and what it adds, delayed layers excepted.
+    """Layers in the order in which data flows: behind their source and what they add, delayed layers excepted.
 
     A `linear` layer behind a map flattens it channel-major: its in_shape is (C * H * W, 1, 1).
     """
