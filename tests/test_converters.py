@@ -86,3 +86,16 @@ def test_wide_crossbars_get_bins_of_several_levels():
     assert seen.counts.shape[1] <= 1 << 14
     seen.add(torch.tensor([[100_000.0]]), torch.tensor([0]))
     assert seen.counts[0, -1] == 1
+
+
+def test_weighted_sums_pull_the_range():
+    """The same sums; where the large ones count more, the range reaches up to them."""
+    sums = torch.cat((torch.arange(40.0).repeat(200), torch.full((3,), 99.0))).unsqueeze(-1)
+    tops = []
+    for weight in (1.0, 1e6):
+        seen = SumHistogram(1, 100.0)
+        seen.add(sums[:-3], torch.zeros(1, dtype=torch.int64))
+        seen.add(sums[-3:], torch.zeros(1, dtype=torch.int64), torch.tensor([weight]))
+        tops.append(calibrated_range(seen, 3).high.item())
+    assert tops[0] < 45
+    assert tops[1] == 99.0

@@ -94,3 +94,8 @@ def test_zero_weights_stay_zero():
     levels, scale = quantize_weights(torch.zeros(2, 3), 4)
     assert levels.abs().sum() == 0
     assert scale == 1.0
+
+
+def test_significance_follows_the_order_of_the_physical_columns():
+    encoded = encode_weights(torch.tensor([[-6, 5]]), 4, 2, "differential")
+    assert encoded.significance.tolist() == [1, 1, 4, 4, 1, 1, 4, 4]

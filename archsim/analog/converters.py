@@ -29,20 +29,27 @@ class AdcRange:
 
 
 class SumHistogram:
-    """Counts of column sums in even bins, for groups of columns that share one range."""
+    """Weighted counts of column sums in even bins, for groups of columns that share one range."""
 
     def __init__(self, n_groups: int, largest: float) -> None:
         """Empty counts for sums from 0 to `largest`, in cell levels; bins are whole levels, at most `MAX_BINS`."""
         self.bin_width = max(1, math.ceil((largest + 1) / MAX_BINS))
-        self.counts = torch.zeros(n_groups, math.ceil(largest / self.bin_width) + 1, dtype=torch.int64)
+        self.counts = torch.zeros(n_groups, math.ceil(largest / self.bin_width) + 1, dtype=torch.float64)
         """Sums nearest to `bin * bin_width`, shape (group, bin)."""
 
-    def add(self, sums: Tensor, groups: Tensor) -> None:
-        """Count sums of shape (read, physical col), whose columns belong to `groups`, shape (physical col)."""
+    def add(self, sums: Tensor, groups: Tensor, weights: Tensor | None = None) -> None:
+        """Count sums of shape (read, physical col).
+
+        Args:
+            sums: Column sums in cell levels.
+            groups: Group of every column, shape (physical col).
+            weights: What a sum of every column counts, shape (physical col); 1 by default.
+        """
         first, last = int(groups.min()), int(groups.max()) + 1
         n_bins = self.counts.shape[1]
         bins = (sums / self.bin_width).round().clamp(0, n_bins - 1).to(torch.int64) + n_bins * (groups - first)
-        counts = torch.bincount(bins.flatten(), minlength=(last - first) * n_bins)
+        each = torch.ones(sums.shape[-1], dtype=torch.float64) if weights is None else weights.to(torch.float64)
+        counts = torch.bincount(bins.flatten(), each.expand_as(bins).flatten(), minlength=(last - first) * n_bins)
         self.counts[first:last] += counts.view(last - first, n_bins)
 
 
@@ -104,9 +111,9 @@ def calibrated_range(histogram: SumHistogram, bits: int, from_zero: bool = False
 
     Source: percentile calibration of ADC ranges as in CrossSim (Sandia National Laboratories).
     """
-    counts = histogram.counts.to(torch.float64)
+    counts = histogram.counts
     levels = histogram.bin_width * torch.arange(counts.shape[-1], dtype=torch.float64)
-    share = counts.cumsum(-1) / counts.sum(-1, keepdim=True).clamp(min=1.0)
+    share = counts.cumsum(-1) / counts.sum(-1, keepdim=True).clamp(min=1e-300)
     best = AdcRange(*torch.zeros(2, len(counts), 1, dtype=torch.float64))
     best_error = torch.full((len(counts), 1), torch.inf, dtype=torch.float64)
     for tail in TAILS:

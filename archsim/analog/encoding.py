@@ -34,6 +34,12 @@ class EncodedWeights:
     """Columns per slice: 1 for `diff`, 2 for `differential`."""
 
     @property
+    def significance(self) -> Tensor:
+        """What one level of each physical column is worth in weight levels, float64, shape (physical col)."""
+        slices = 2.0 ** (self.bits_per_cell * torch.arange(self.n_slices, dtype=torch.float64))
+        return slices.repeat_interleave(self.n_signs).repeat(self.cells.shape[-1] // self.cols_per_weight)
+
+    @property
     def cols_per_weight(self) -> int:
         """Physical columns of one logical column."""
         return self.n_slices * self.n_signs

@@ -115,8 +115,9 @@ def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> 
 def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
     """Fit converter ranges to the column sums of a calibration batch, over all of its frames and input bits.
 
-    Sums of groups without a driven row are left out when such reads are skipped; else ranges start
-    at zero, so that a read of nothing converts to nothing.
+    A sum counts with the square of what its slice and input bit are worth, so that the chosen range
+    keeps the error of the weighted sum small. Sums of groups without a driven row are left out when
+    such reads are skipped; else ranges start at zero, so that a read of nothing converts to nothing.
     """
     hardware = layer.hardware
     if hardware.tile.pe.adc.range == "full":
@@ -129,7 +130,8 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
         for index, bit in product(range(len(layer.geometry.row_blocks)), range(rows.n_bits)):
             for sums, driven in _reads(layer, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
-                histogram.add(seen, groups[index])
+                worth = layer.encoded.significance * rows.significance(bit)
+                histogram.add(seen, groups[index], worth.square())
     found = calibrated_range(histogram, hardware.tile.pe.adc.bits, from_zero=not hardware.tile.pe.crossbar.zero_skip)
     return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))
 
