@@ -10,13 +10,15 @@ import pytest
 from test_servers import Explained
 
 from archsim.activity import Activity, LayerActivity
-from archsim.components.netlist import Netlist
+from archsim.components.netlist import Action, ComponentInfo, Lane, Netlist, constant
 from archsim.components.trace import ExecutionTrace
 from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.log import build_log
 from archsim.engine.simpy_execution import execute
 from archsim.engine.simulation import build_result, sample_latencies_ps, simulate_activity
+from archsim.engine.tables import component_table
 from archsim.errors import MappingError
-from archsim.eventlog import EventLog
+from archsim.eventlog import CAUSES, EventLog
 from archsim.hardware.reader import load_hardware
 from archsim.mapping import Mapping, map_network
 from archsim.result import Result
@@ -327,7 +329,107 @@ def test_placement_of_spikes_does_not_matter_without_zero_skip():
     assert placed([0, 1], False) == placed([0, 4], False) | {"crossbar_reads": 2, "skipped_reads": 0}
 
 
+def lonely_token(pipelined: bool = True) -> Run:
+    """Eight spikes through two crossbars of 4 x 4 weights: one token of one timestep."""
+    network = mlp(8, 4)
+    return run(network, activity(network, 1, 1, rate=1.0), SMALL | {"tile.pe.pipelined": pipelined})
+
+
+def test_actions_of_a_lonely_token_are_those_counted_by_hand():
+    log = lonely_token().result.log
+    rows = {name: log.actions_of(name) & ~log.is_leakage for name in sorted(log.actions) if name != "leak"}
+    assert {name: (int(log["count"][mine].sum()), int(log["bits"][mine].sum())) for name, mine in rows.items()} == {
+        "add": (4, 2 * 4 * 16),
+        "convert": (32, 32 * 6),
+        "drive": (8, 0),
+        "hop": (2, 8 + 4),
+        "inject": (2, 8 + 4),
+        "latch": (2, 8),
+        "read": (1 + 2 + 2 + 4, 8 + 8 + 0 + 4 * 16),  # global buffer, line buffer, crossbar, V_mem
+        "select": (32, 0),
+        "subtract": (2 * 2 * 16, 0),
+        "transfer": (2, 2 * 4 * 16),
+        "update": (4, 0),
+        "write": (1 + 4 + 1, 8 + 4 * 16 + 4),  # line buffer, V_mem, global buffer
+        "write_temp": (2 * 8, 0),
+    }
+
+
+def test_a_read_pays_for_every_step_of_the_column_mux():
+    table = lonely_token().result.components
+    reads = table["energy_dynamic_pj"][table["kind"] == "crossbar"].sum()
+    # Two reads of 8 steps; 0.9375 pJ is for 64 x 64 cells.
+    assert reads == pytest.approx(2 * 8 * 0.9375 * (4 * 16) / (64 * 64), rel=1e-12)
+
+
 # Time
+
+TIMELINE = [
+    ("input", 0, 1),
+    ("noc.router0.inject", 1, 2),
+    ("noc.router0.eject", 2, 3),
+    ("tile0.pe0.fetch", 7, 8),
+    ("tile0.pe1.fetch", 7, 8),
+    ("tile0.pe0.crossbar", 8, 13),
+    ("tile0.pe1.crossbar", 8, 13),
+    ("tile0.pe0.adc", 13, 21),
+    ("tile0.pe1.adc", 13, 21),
+    ("tile0.pe0.shift_add", 21, 22),
+    ("tile0.pe1.shift_add", 21, 22),
+    ("tile0.htree", 22, 23),
+    ("tile0.htree", 23, 24),
+    ("tile0.accumulator", 24, 25),
+    ("tile0.v_mem", 25, 26),
+    ("tile0.neuron", 26, 27),
+    ("tile0.v_mem", 27, 28),
+    ("noc.router0.inject", 28, 29),
+    ("noc.router0.eject", 29, 30),
+    ("output", 34, 35),
+]
+"""Services of one token in cycles: 16 columns on 2 converters are 8 steps, a packet to the own node takes 6."""
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_lonely_token_takes_the_cycles_counted_by_hand(pipelined):
+    log = lonely_token(pipelined).result.log
+    rows = np.flatnonzero(log["service_ps"] > 0)
+    found = [
+        (int(log["start_ps"][row]), log.components[log["component"][row]], int(log["leave_ps"][row])) for row in rows
+    ]
+    assert [(name, start / 2000, leave / 2000) for start, name, leave in sorted(found)] == sorted(
+        TIMELINE, key=lambda row: (row[1], row[0])
+    )
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_pe_gives_its_positions_free_when_they_are_fetched(pipelined):
+    readers = [lane for lane in lonely_token(pipelined).netlist.lanes() if lane.reader]
+    assert [lane.fetch_ps.tolist() for lane in readers] == [[2000], [2000]]
+
+
+def test_a_part_is_blocked_while_its_stage_is_full():
+    """Ten ps of conversion, a bookkeeping action without time, a full latch behind, fifty ps at the end."""
+    netlist = Netlist(components=[ComponentInfo(name, name, 0.0, 0.0) for name in ("adc", "mux", "htree")])
+    latch, emit = netlist.channel("latch", 1), np.array([1, 1, 1, 0], bool)
+    stage = Lane("pe", "layer", 4, 4, (0, 1), (action("adc", 10, 4), action("mux", 0, 4)), output=latch, emit=emit)
+    netlist.server("pe", "private", stage)
+    netlist.server("bus", "private", Lane("bus", "layer", 3, 3, (0, 1), (action("htree", 50, 3),), inputs=(latch,)))
+    trace = execute(netlist)
+    table = component_table(netlist, trace, build_log(netlist, trace)).set_index("component")
+    states = table[["busy_ps", "blocked_ps", "starved_ps", "idle_ps"]]
+    assert states.loc[["adc", "htree"]].to_numpy().tolist() == [[40, 30, 0, 90], [150, 0, 0, 10]]
+
+
+def test_only_the_first_action_of_a_service_waits_for_the_server():
+    log = samples_of(2).result.log
+    first, second = log.rows_of("tile0.v_mem"), log.rows_of("tile0.neuron")
+    causes = [{CAUSES[cause] for cause in log["start_cause"][rows].tolist()} for rows in (first, second)]
+    kept = set(log["predecessor"][second].tolist())
+    assert ("arbiter" in causes[0], causes[1], kept) == (True, {"data"}, {-1})
+
+
+def action(component: str, time: int, n: int) -> Action:
+    return Action(component, "serve", constant(time, n), constant(1, n), constant(0, n), constant(0, n, np.float64))
 
 
 def busy(each: Run, suffix: str) -> list[int]:
