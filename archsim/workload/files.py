@@ -38,6 +38,12 @@ class SettingsKeys(BaseModel):
     """Discretisation of the leak: decay exp(-dt / tau) or 1 - dt / tau."""
     assumed_rate: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Networks without weights only: probability that a neuron spikes in a timestep."""
+    encoding: Literal["direct", "rate", "latency", "delta"] = _DEFAULT.encoding
+    """How images enter: the same frame at every timestep, or as random, first or changing spikes."""
+    encoding_max: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Image value that counts as full intensity for rate and latency; by default the largest of the file."""
+    delta_threshold: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Encoding delta only: smallest change between two frames that spikes, in the unit of the images."""
 
     def settings(self) -> WorkloadSettings:
         """The settings alone."""

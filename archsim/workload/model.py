@@ -47,6 +47,12 @@ class WorkloadSettings:
     lif_update: Literal["exponential", "euler"] = "exponential"
     assumed_rate: float | None = None
     """Weightless networks only: probability that a neuron spikes in a timestep (Bernoulli)."""
+    encoding: Literal["direct", "rate", "latency", "delta"] = "direct"
+    """How images become spikes, see `encoders`; recordings and generators are spikes already."""
+    encoding_max: float | None = None
+    """Image value that counts as full intensity (rate, latency); None is the largest of the file."""
+    delta_threshold: float | None = None
+    """Smallest change between two frames that spikes (delta), in the unit of the images."""
 
 
 @dataclass(frozen=True)
