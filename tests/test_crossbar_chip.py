@@ -421,7 +421,8 @@ def test_a_part_is_blocked_while_its_stage_is_full():
 
 
 def test_only_the_first_action_of_a_service_waits_for_the_server():
-    log = samples_of(2).result.log
+    network = mlp(4, 8)  # two column blocks share the neuron module of a tile
+    log = run(network, activity(network, 1, 1), SMALL).result.log
     first, second = log.rows_of("tile0.v_mem"), log.rows_of("tile0.neuron")
     causes = [{CAUSES[cause] for cause in log["start_cause"][rows].tolist()} for rows in (first, second)]
     kept = set(log["predecessor"][second].tolist())
