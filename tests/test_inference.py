@@ -190,6 +190,14 @@ def test_two_bit_converter_loses_what_a_wide_one_keeps():
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_finer_range_scopes_convert_more_closely():
+    crossbar = {"rows": 64, "cols": 2}
+    scopes = ("layer", "tile", "column")
+    errors = [run(chip(adc={"bits": 3, "range_scope": scope}, crossbar=crossbar), small_workload()) for scope in scopes]
+    first = [activity.layers["a"].error_rel for activity in errors]
+    assert first[0] > first[1] > first[2]
+
+
 def test_without_labels_accuracy_is_missing_and_without_calibration_there_is_no_gain():
     activity = run(chip(calibration="none"), small_workload(labels=False))
     assert activity.accuracy.ideal is None
