@@ -23,13 +23,15 @@ MAX_MEMORY_BYTES = 4 << 30
 MAX_DATA_BYTES = 2 << 30
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 32
+MAX_ATTRIBUTE_BYTES = 4096
 
 
 class _Walk:
     """Copies groups and datasets into tagged lists; arrays are kept apart under numbered keys.
 
     Tags: `["group", {name: value}]`, `["text", str]`, `["texts", nested lists]`,
-    `["array", key]`, `["other", what it is]`. Links out of the file are never followed.
+    `["array", key]`, `["other", what it is]`. Groups and datasets with attributes carry them as a
+    third element, `{name: value}`. Links out of the file are never followed.
     """
 
     def __init__(self) -> None:
@@ -41,18 +43,49 @@ class _Walk:
         """Copy a group and everything in it."""
         if depth > MAX_DEPTH:
             raise ValueError(f"groups are nested more than {MAX_DEPTH} deep")
-        return ["group", {name: self._member(group, name, depth) for name in group}]
+        members = {name: self._member(group, name, depth) for name in group}
+        return ["group", members, *self._attributes(group)]
 
     def _member(self, group: h5py.Group, name: str, depth: int) -> list[Any]:
-        self.n_entries += 1
-        if self.n_entries > MAX_ENTRIES:
-            raise ValueError(f"more than {MAX_ENTRIES} entries")
+        self._count_entry()
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             return ["other", "a link"]
         item = group[name]
         if isinstance(item, h5py.Group):
             return self.group(item, depth + 1)
-        return self._dataset(item) if isinstance(item, h5py.Dataset) else ["other", "a named type"]
+        if isinstance(item, h5py.Dataset):
+            return [*self._dataset(item), *self._attributes(item)]
+        return ["other", "a named type"]
+
+    def _attributes(self, item: h5py.Group | h5py.Dataset) -> list[dict[str, Any]]:
+        """The attributes as a list of one dict, or of none where there are none."""
+        found: dict[str, Any] = {}
+        for name in item.attrs:
+            self._count_entry()
+            try:
+                found[name] = self._attribute(item.attrs, name)
+            except TypeError:  # a type that numpy does not have
+                found[name] = ["other", "of an unknown type"]
+        return [found] if found else []
+
+    def _attribute(self, attributes: h5py.AttributeManager, name: str) -> list[Any]:
+        entry = attributes.get_id(name)
+        if entry.get_storage_size() > MAX_ATTRIBUTE_BYTES:
+            return ["other", f"more than {MAX_ATTRIBUTE_BYTES} bytes"]
+        names = h5py.check_enum_dtype(entry.dtype)
+        value = attributes[name]
+        if isinstance(value, str | bytes):
+            return _texts(value)
+        if h5py.check_string_dtype(entry.dtype) is not None:
+            return _texts(np.asarray(value))
+        if names and np.ndim(value) == 0:
+            return ["text", next((word for word, code in names.items() if code == value), str(value))]
+        return self._array(np.asarray(value))
+
+    def _count_entry(self) -> None:
+        self.n_entries += 1
+        if self.n_entries > MAX_ENTRIES:
+            raise ValueError(f"more than {MAX_ENTRIES} entries")
 
     def _dataset(self, dataset: h5py.Dataset) -> list[Any]:
         if dataset.shape is None:
@@ -66,8 +99,13 @@ class _Walk:
             return _texts(dataset[()])
         if dataset.dtype.kind not in "biuf":
             return ["other", f"of type {dataset.dtype}"]
+        return self._array(np.asarray(dataset[()]))
+
+    def _array(self, array: np.ndarray) -> list[Any]:
+        if array.dtype.kind not in "biuf":
+            return ["other", f"of type {array.dtype}"]
         key = f"a{len(self.arrays)}"
-        self.arrays[key] = np.asarray(dataset[()])
+        self.arrays[key] = array
         return ["array", key]
 
 

@@ -3,7 +3,7 @@
 Byte damage can make the HDF5 library loop, allocate without end or die of a segmentation fault, so
 files are opened only in a process of their own (`hdf5_worker`), which is started at the first read,
 kept warm, and dies with this one. Content comes back as JSON and plain arrays, never as pickle.
-Entry point: `read_hdf5`.
+Entry points: `read_hdf5`, and `read_hdf5_file` where attributes matter.
 """
 
 from __future__ import annotations
@@ -42,6 +42,14 @@ Hdf5Value: TypeAlias = "dict[str, Hdf5Value] | str | list[Any] | np.ndarray | Un
 Hdf5Tree: TypeAlias = "dict[str, Hdf5Value]"
 
 
+@dataclass(frozen=True)
+class Hdf5File:
+    """Content of a file, and the attributes of its groups and datasets by path (`/` is the root)."""
+
+    tree: Hdf5Tree
+    attributes: dict[str, Hdf5Tree]
+
+
 class Hdf5Reader:
     """A warm process that reads HDF5 files one after the other.
 
@@ -63,7 +71,7 @@ class Hdf5Reader:
         return self._process.pid if self._process else None
 
     def read(self, path: Path) -> Hdf5Tree:
-        """Read a whole file.
+        """Read a whole file, without attributes.
 
         Returns:
             Groups as dicts; datasets as str, nested lists of str, numeric arrays or `Unreadable`.
@@ -71,6 +79,10 @@ class Hdf5Reader:
         Raises:
             WorkloadError: No such file, not HDF5, damaged, too large, or reading it takes too long.
         """
+        return self.read_file(path).tree
+
+    def read_file(self, path: Path) -> Hdf5File:
+        """Read a whole file with the attributes of everything in it; see `read`."""
         check_readable(path)
         with self._lock, tempfile.TemporaryDirectory(prefix="archsim-") as folder:
             ending = self._ask(path, folder)
@@ -81,7 +93,8 @@ class Hdf5Reader:
             if "fault" in content:
                 raise WorkloadError(f"{path}: {_fault_text(content)}")
             with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as arrays:
-                return _decode(content["tree"], dict(arrays))  # type: ignore[return-value]
+                found: dict[str, Hdf5Tree] = {}
+                return Hdf5File(_decode(content["tree"], dict(arrays), "", found), found)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the process; the next read starts a new one."""
@@ -176,10 +189,13 @@ def _fault_text(content: dict[str, str]) -> str:
     return f"damaged or truncated; the HDF5 library says: {content['text']}"
 
 
-def _decode(value: list[Any], arrays: dict[str, np.ndarray]) -> Hdf5Value:
-    tag, content = value
+def _decode(value: list[Any], arrays: dict[str, np.ndarray], path: str, attributes: dict[str, Hdf5Tree]) -> Hdf5Value:
+    """The value of a tagged list; what attributes it carries are put into `attributes`."""
+    tag, content, *carried = value
+    if carried:
+        attributes[path or "/"] = {name: _decode(item, arrays, "", {}) for name, item in carried[0].items()}
     if tag == "group":
-        return {name: _decode(item, arrays) for name, item in content.items()}
+        return {name: _decode(item, arrays, f"{path}/{name}", attributes) for name, item in content.items()}
     if tag == "array":
         return arrays[content]
     return Unreadable(content) if tag == "other" else content
@@ -191,3 +207,8 @@ _shared_reader = Hdf5Reader()
 def read_hdf5(path: Path) -> Hdf5Tree:
     """Read a whole HDF5 file through the reader that this process keeps; see `Hdf5Reader.read`."""
     return _shared_reader.read(path)
+
+
+def read_hdf5_file(path: Path) -> Hdf5File:
+    """The same with attributes; see `Hdf5Reader.read_file`."""
+    return _shared_reader.read_file(path)
