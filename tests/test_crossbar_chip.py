@@ -232,6 +232,19 @@ def test_every_time_follows_from_its_constraints(seed):
     assert Explained(each.netlist, each.trace).faults() == []
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_latch_and_no_line_buffer_holds_more_than_it_has_room_for(seed):
+    each = case(seed)
+    pairs = zip(each.trace.channels, each.netlist.channels, strict=True)
+    full = [spec.name for one, spec in pairs if 0 < spec.capacity < one.peak]
+    times = Explained(each.netlist, each.trace)
+    for index, buffer in enumerate(each.netlist.buffers):
+        freed = np.max([at[buffer.last_use] for at in times.fetched[index]], axis=0)[: -buffer.capacity]
+        arrived = [times.entered["buffer", index, source][buffer.capacity :] for source in range(buffer.n_sources)]
+        full += [buffer.name for at in arrived if (at < freed).any()]
+    assert full == []
+
+
 # Counts
 
 
@@ -331,26 +344,26 @@ def test_placement_of_spikes_does_not_matter_without_zero_skip():
 
 def lonely_token(pipelined: bool = True) -> Run:
     """Eight spikes through two crossbars of 4 x 4 weights: one token of one timestep."""
-    network = mlp(8, 4)
-    return run(network, activity(network, 1, 1, rate=1.0), SMALL | {"tile.pe.pipelined": pipelined})
+    network, widths = mlp(8, 4), {"tile.accumulator.bits": 12, "chip.neuron.v_mem_bits": 10, "chip.neuron.lanes": 2}
+    return run(network, activity(network, 1, 1, rate=1.0), SMALL | widths | {"tile.pe.pipelined": pipelined})
 
 
 def test_actions_of_a_lonely_token_are_those_counted_by_hand():
     log = lonely_token().result.log
     rows = {name: log.actions_of(name) & ~log.is_leakage for name in sorted(log.actions) if name != "leak"}
     assert {name: (int(log["count"][mine].sum()), int(log["bits"][mine].sum())) for name, mine in rows.items()} == {
-        "add": (4, 2 * 4 * 16),
+        "add": (4, 2 * 4 * 12),
         "convert": (32, 32 * 6),
         "drive": (8, 0),
         "hop": (2, 8 + 4),
         "inject": (2, 8 + 4),
         "latch": (2, 8),
-        "read": (1 + 2 + 2 + 4, 8 + 8 + 0 + 4 * 16),  # global buffer, line buffer, crossbar, V_mem
+        "read": (1 + 2 + 2 + 4, 8 + 8 + 0 + 4 * 10),  # global buffer, line buffer, crossbar, V_mem
         "select": (32, 0),
         "subtract": (2 * 2 * 16, 0),
-        "transfer": (2, 2 * 4 * 16),
+        "transfer": (2, 2 * 4 * 12),
         "update": (4, 0),
-        "write": (1 + 4 + 1, 8 + 4 * 16 + 4),  # line buffer, V_mem, global buffer
+        "write": (1 + 4 + 1, 8 + 4 * 10 + 4),  # line buffer, V_mem, global buffer
         "write_temp": (2 * 8, 0),
     }
 
@@ -379,14 +392,14 @@ TIMELINE = [
     ("tile0.htree", 22, 23),
     ("tile0.htree", 23, 24),
     ("tile0.accumulator", 24, 25),
-    ("tile0.v_mem", 25, 26),
-    ("tile0.neuron", 26, 27),
-    ("tile0.v_mem", 27, 28),
-    ("noc.router0.inject", 28, 29),
-    ("noc.router0.eject", 29, 30),
-    ("output", 34, 35),
+    ("tile0.v_mem", 25, 27),
+    ("tile0.neuron", 27, 29),
+    ("tile0.v_mem", 29, 31),
+    ("noc.router0.inject", 31, 32),
+    ("noc.router0.eject", 32, 33),
+    ("output", 37, 38),
 ]
-"""Services of one token in cycles: 16 columns on 2 converters are 8 steps, a packet to the own node takes 6."""
+"""Services of one token in cycles: 16 columns on 2 converters are 8 steps, 4 neurons on 2 lanes 2, a packet home 6."""
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
@@ -407,17 +420,27 @@ def test_a_pe_gives_its_positions_free_when_they_are_fetched(pipelined):
     assert [lane.fetch_ps.tolist() for lane in readers] == [[2000], [2000]]
 
 
-def test_a_part_is_blocked_while_its_stage_is_full():
+def full_stage() -> tuple[Netlist, ExecutionTrace]:
     """Ten ps of conversion, a bookkeeping action without time, a full latch behind, fifty ps at the end."""
     netlist = Netlist(components=[ComponentInfo(name, name, 0.0, 0.0) for name in ("adc", "mux", "htree")])
     latch, emit = netlist.channel("latch", 1), np.array([1, 1, 1, 0], bool)
     stage = Lane("pe", "layer", 4, 4, (0, 1), (action("adc", 10, 4), action("mux", 0, 4)), output=latch, emit=emit)
     netlist.server("pe", "private", stage)
     netlist.server("bus", "private", Lane("bus", "layer", 3, 3, (0, 1), (action("htree", 50, 3),), inputs=(latch,)))
-    trace = execute(netlist)
+    return netlist, execute(netlist)
+
+
+def test_a_part_is_blocked_while_its_stage_is_full():
+    netlist, trace = full_stage()
     table = component_table(netlist, trace, build_log(netlist, trace)).set_index("component")
     states = table[["busy_ps", "blocked_ps", "starved_ps", "idle_ps"]]
     assert states.loc[["adc", "htree"]].to_numpy().tolist() == [[40, 30, 0, 90], [150, 0, 0, 10]]
+
+
+def test_the_last_action_of_a_blocked_service_leaves_late():
+    log = build_log(*full_stage())
+    leaves = [log["leave_ps"][log.rows_of(part)].tolist() for part in ("adc", "mux")]
+    assert leaves == [[10, 20, 30, 70], [10, 20, 60, 70]]
 
 
 def test_only_the_first_action_of_a_service_waits_for_the_server():
