@@ -10,16 +10,18 @@ from archsim.errors import WorkloadError
 from archsim.workload.builders import spikesim_vgg9_convolutions
 from archsim.workload.generators import generate_input
 from archsim.workload.inputs import read_input
-from archsim.workload.network import Layer, Network
-from archsim.workload.nir_neurons import readout
+from archsim.workload.network import Layer, Network, NeuronModel
 
 
 def network_for(shape, n_outputs=10):
     features = (int(np.prod(shape)), 1, 1)
-    layer = Layer("fc", "linear", "input", features, n_outputs, (1, 1), (1, 1), (0, 0), None, None, readout())
+    zero, one = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    readout = NeuronModel("accumulate", one, one, one, zero, zero)
+    layer = Layer("fc", "linear", "input", features, n_outputs, (1, 1), (1, 1), (0, 0), None, None, readout)
     return Network("net", shape, (layer,))
 
 
+FORMS = "one of 'images', 'spikes', or 't' with 'neuron' or with 'x', 'y', 'p'"
 MAP, VECTOR = network_for((2, 4, 8)), network_for((64, 1, 1))
 
 
@@ -110,7 +112,7 @@ def test_labels_extend_events_to_silent_samples(read):
         ),
         ({"t": [0], "neuron": [0], "n_neurons": 65}, "'n_neurons' is 65 but layer 'input' has 64 neurons"),
         ({"t": [], "neuron": []}, "has 0 steps; it must be at least 1 (set 'n_steps' when there are no events)"),
-        ({"t": [0]}, "holds 't' without 'neuron'; events need both"),
+        ({"t": [0]}, "holds 't' without 'neuron'; events need both, or 'x', 'y' and 'p'"),
         ({"spikes": -np.ones((2, 64))}, "'spikes' holds -1; spike counts cannot be negative"),
         ({"spikes": np.full((2, 64), np.nan)}, "'spikes' holds nan; its values must be whole numbers"),
         ({"spikes": np.full((2, 64), 2**40)}, "'spikes' holds values beyond 32 bits"),
@@ -129,17 +131,17 @@ def test_labels_extend_events_to_silent_samples(read):
         ({"images": np.ones((2, 64)), "scale": 0.0}, "'scale' is 0; it must be a finite number above 0"),
         (
             {"images": np.ones((1, 64)), "count": [1]},
-            "'count' belongs to events ('t' with 'neuron') but the file holds 'images'",
+            "'count' belongs to events (with 't') but the file holds 'images'",
         ),
         (
             {"images": np.ones((1, 64)), "calibration_spikes": np.ones((1, 64))},
             "'calibration_spikes' does not go with 'images'; calibration has the coding of the input",
         ),
         ({"image": np.ones((1, 64))}, "unknown key 'image'; did you mean 'images'?"),
-        ({"labels": [1]}, "holds 'labels'; it must hold one of 'images', 'spikes', or 't' with 'neuron'"),
+        ({"labels": [1]}, f"holds 'labels'; it must hold {FORMS}"),
         (
             {"images": np.ones((1, 64)), "spikes": np.ones((1, 64))},
-            "holds 'images' and 'spikes'; it must hold one of 'images', 'spikes', or 't' with 'neuron'",
+            f"holds 'images' and 'spikes'; it must hold {FORMS}",
         ),
     ],
 )  # fmt: skip

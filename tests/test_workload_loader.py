@@ -116,12 +116,12 @@ def test_files_of_a_workload_lie_beside_it(folder, fault, network):
         (
             ("input: frames.npz\n", ""),
             "demo.yaml: names no input; give one with --input: "
-            "an .npz file or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)",
+            "a file (.npz, .npy, .h5, .nir) or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)",
         ),
         (("net.nir", "nte.nir"), "nte.nir: no such file"),
         (
             ("frames.npz", "frames.csv"),
-            "frames.csv: not an input; it must be an .npz file or a generator such as poisson:0.1",
+            "frames.csv: not an input; it must be an .npz, .npy or HDF5 file (.h5, .nir) or a generator such as poisson:0.1",
         ),
     ],
 )  # fmt: skip
@@ -134,7 +134,7 @@ def test_faulty_workload_files_are_explained(folder, fault, change, message):
     ("options", "message"),
     [
         ({}, "net.nir: names no input; give one with --input: "
-             "an .npz file or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)"),
+             "a file (.npz, .npy, .h5, .nir) or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)"),
         ({"input": "poisson:0.1"}, "poisson:0.1: a generator has no length of its own; give --timesteps"),
         ({"input": "spikes.npz", "timesteps": 9}, "spikes.npz: holds 6 timesteps; 9 were asked for"),
         ({"input": "spikes.npz", "timesteps": 6}, "spikes.npz: calibration: holds 5 timesteps; 6 were asked for"),

@@ -15,6 +15,7 @@ from archsim.workload.npz import MAX_BYTES
 
 USAGE = {"poisson": "poisson:RATE", "constant": "constant:K", "burst": "burst:PERIOD:LENGTH:COUNT"}
 MAX_COUNT = 255
+_FILE_SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".nir")
 
 Frames = Callable[[int, int, np.random.Generator], np.ndarray]
 """(timesteps, neurons, random source) -> counts of shape (step, neuron), uint8."""
@@ -23,7 +24,8 @@ Frames = Callable[[int, int, np.random.Generator], np.ndarray]
 def is_generator(text: str) -> bool:
     """Whether the text is meant as a generator, right or wrong, and not as the path of a file."""
     head, colon, _ = text.partition(":")
-    return text in USAGE or bool(colon and head.isidentifier() and not text.endswith(".npz") and "\\" not in text)
+    is_file = "\\" in text or text.lower().endswith(_FILE_SUFFIXES)
+    return text in USAGE or bool(colon and head.isidentifier() and not is_file)
 
 
 def generate_input(text: str, network: Network, n_timesteps: int, n_samples: int = 1, seed: int = 0) -> InputData:

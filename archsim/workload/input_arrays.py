@@ -38,8 +38,8 @@ class Events:
         if n_steps is None or n_steps >= self.n_steps:
             return self
         kept = self.steps < n_steps
-        columns = (column[kept] for column in (self.samples, self.steps, self.neurons, self.counts))
-        return Events(*columns, self.n_samples, n_steps)
+        samples, steps, neurons, counts = self.samples[kept], self.steps[kept], self.neurons[kept], self.counts[kept]
+        return Events(samples, steps, neurons, counts, self.n_samples, n_steps)
 
 
 def dense(events: Events, shape: Shape, advice: str) -> np.ndarray:
@@ -115,3 +115,19 @@ def wanted(axis: str, shape: Shape) -> str:
     lead = "(sample, " if axis == "sample" else "(step, "
     flat = "" if shape[1:] == (1, 1) else f" or {lead}{prod(shape)})"
     return f"{lead}{sizes}){flat}" + ("" if axis == "sample" else ", with or without a sample axis in front")
+
+
+def image_frames(array: np.ndarray, key: str, shape: Shape) -> np.ndarray:
+    """Images as (sample, 1, channel, height, width) of their own number type."""
+    if not any(array.shape[1:] == form for form in forms(shape)) and not is_vector(shape, array.shape[1:]):
+        raise WorkloadError(f"{key!r} has shape {array.shape}; this network needs {wanted('sample', shape)}")
+    check_values(array, key)
+    return array.reshape(len(array), 1, *shape)
+
+
+def check_values(array: np.ndarray, key: str) -> None:
+    """Refuse arrays that are empty or hold something that is no number."""
+    if array.size == 0:
+        raise WorkloadError(f"{key!r} is empty, shape {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise WorkloadError(f"{key!r} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite")

@@ -24,7 +24,7 @@ from archsim.workload.nir_reader import read_nir
 from archsim.yamlfile import read_model
 
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
-_INPUT_KINDS = "an .npz file or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)"
+_INPUT_KINDS = "a file (.npz, .npy, .h5, .nir) or a generator (poisson:RATE, constant:K, burst:PERIOD:LENGTH:COUNT)"
 
 
 def load_workload(
@@ -123,7 +123,7 @@ def _assemble(
             raise WorkloadError(f"{text}: a generator has no length of its own; give --timesteps")
         data = generate_input(text, network, timesteps, samples or 1, seed)
     else:
-        data, calibration = read_input(Path(text), network)
+        data, calibration = read_input(Path(text), network, settings, timesteps, seed)
         data = _first_samples(text, data, samples)
     n_timesteps = _length(text, data, timesteps)
     if calibration is not None:
