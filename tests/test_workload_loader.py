@@ -121,7 +121,8 @@ def test_files_of_a_workload_lie_beside_it(folder, fault, network):
         (("net.nir", "nte.nir"), "nte.nir: no such file"),
         (
             ("frames.npz", "frames.csv"),
-            "frames.csv: not an input; it must be an .npz, .npy or HDF5 file (.h5, .nir) or a generator such as poisson:0.1",
+            "frames.csv: not an input; "
+            "it must be an .npz, .npy or HDF5 file (.h5, .nir) or a generator such as poisson:0.1",
         ),
     ],
 )  # fmt: skip
