@@ -52,11 +52,22 @@ def pair(node: NirNode, field: str, minimum: int, default: int | None = None) ->
     return values[0], values[-1]
 
 
+def extent(node: NirNode, field: str, minimum: int, default: int) -> Pair:
+    """The same of a convolution: Conv1d has one number, along the width; across its height the default holds."""
+    if node.type != "Conv1d" or field not in node.fields:
+        return pair(node, field, minimum, default)
+    values = integers(node, field)
+    if len(values) > 1 or values[0] < minimum:
+        allowed = f"one whole number of at least {minimum}"
+        raise WorkloadError(f"node '{node.name}': {field} is {values}; it must be {allowed}")
+    return default, values[0]
+
+
 def conv_padding(node: NirNode, kernel: Pair, stride: Pair) -> Pair:
     """Padding of a convolution: numbers, or the words 'same' and 'valid'."""
     word = node.fields.get("padding")
     if not isinstance(word, str):
-        return pair(node, "padding", 0, default=0)
+        return extent(node, "padding", 0, 0)
     if word == "valid":
         return 0, 0
     if word != "same":
@@ -70,7 +81,7 @@ def conv_padding(node: NirNode, kernel: Pair, stride: Pair) -> Pair:
 
 
 def require_ones(node: NirNode, field: str) -> None:
-    """Refuse groups and dilation other than 1."""
+    """Refuse values other than 1, such as of dilation."""
     if field in node.fields and any(value != 1 for value in integers(node, field)):
         values = integers(node, field)
         found = values[0] if len(values) == 1 else values
@@ -86,6 +97,7 @@ def per_neuron(node: NirNode, field: str, shape: Shape, feeder: str, default: fl
     if default is not None and field not in node.fields:
         return np.full((1, 1, 1), default)
     array = numbers(node, field).astype(np.float64)
+    what = "values" if node.type == "Scale" else "neurons"
     n_neurons = shape[0] * shape[1] * shape[2]
     if array.size == 1:
         return array.reshape(1, 1, 1)
@@ -96,9 +108,15 @@ def per_neuron(node: NirNode, field: str, shape: Shape, feeder: str, default: fl
     if array.ndim == 3 and all(size in (1, full) for size, full in zip(array.shape, shape, strict=True)):
         return array
     raise WorkloadError(
-        f"node '{node.name}' is {with_article(node.type)} with {array.size} neurons ({field}) "
+        f"node '{node.name}' is {with_article(node.type)} with {array.size} {what} ({field}) "
         f"but receives {n_neurons} values from '{feeder}'"
     )
+
+
+def per_channel(values: np.ndarray) -> np.ndarray | None:
+    """The same factors with one value per channel, shape (1 or channel, 1, 1); None where positions differ."""
+    first = values[:, :1, :1]
+    return first if np.array_equal(np.broadcast_to(first, values.shape), values) else None
 
 
 def positive(node: NirNode, field: str, values: np.ndarray) -> np.ndarray:

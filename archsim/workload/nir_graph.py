@@ -1,21 +1,19 @@
-"""The graph of a NIR file as plain nodes and edges, and the chain that runs through it.
+"""The graph of a NIR file as plain nodes and edges.
 
 Nested graphs are flattened to dotted names; nothing here knows what a node computes. Texts raised
-here do not name the file: `nir_reader.read_nir` puts it in front.
+here do not name the file: `nir_reader.read_nir` puts it in front. Entry point: `flatten`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
 from archsim.errors import WorkloadError
 from archsim.workload.sandbox import Hdf5Tree, Hdf5Value
 
-SUPPORTED = ("Affine", "AvgPool2d", "Conv2d", "Flatten", "IF", "Input", "LIF", "Linear", "Output", "SumPool2d")
 _SHOWN_NAMES = 20
 
 Edge = tuple[str, str]
@@ -58,33 +56,6 @@ def flatten(tree: Hdf5Tree) -> NirGraph:
         edges = _splice(name, edges)
         del nodes[name]
     return NirGraph(nodes, tuple(dict.fromkeys(edges)))
-
-
-def chain(graph: NirGraph) -> list[NirNode]:
-    """The nodes from Input to Output in the order of the data.
-
-    Raises:
-        WorkloadError: An unsupported node, a loop, a branch, a join, or a node off the path.
-    """
-    _check_types(graph)
-    _check_acyclic(graph)
-    following = _neighbours(graph.edges)
-    for name, targets in following.items():
-        if len(targets) > 1:
-            raise WorkloadError(f"node '{name}' feeds {_quoted(targets)}; only chains without branches are supported")
-    for name, sources in _neighbours((target, source) for source, target in graph.edges).items():
-        if len(sources) > 1:
-            raise WorkloadError(f"node '{name}' is fed by {_quoted(sources)}; only chains without joins are supported")
-    first, last = _only(graph, "Input"), _only(graph, "Output")
-    path = [first]
-    while path[-1].name in following:
-        path.append(graph.nodes[following[path[-1].name][0]])
-    if path[-1] is not last:
-        raise WorkloadError(f"nothing follows node '{path[-1].name}'; the chain must end in '{last.name}' (Output)")
-    strays = sorted(graph.nodes.keys() - {node.name for node in path})
-    if strays:
-        raise WorkloadError(f"node '{strays[0]}' is not on the way from '{first.name}' to '{last.name}'")
-    return path
 
 
 def with_article(kind: str) -> str:
@@ -161,44 +132,6 @@ def _splice(name: str, edges: list[Edge]) -> list[Edge]:
     targets = [target for source, target in edges if source == name != target]
     kept = [edge for edge in edges if name not in edge]
     return kept + [(source, target) for source in sources for target in targets]
-
-
-def _check_types(graph: NirGraph) -> None:
-    for node in graph.nodes.values():
-        if node.type not in SUPPORTED:
-            known = ", ".join(SUPPORTED)
-            kind = with_article(node.type)
-            raise WorkloadError(f"node '{node.name}' is {kind}, which archsim cannot map; supported: {known}")
-
-
-def _check_acyclic(graph: NirGraph) -> None:
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for source, target in graph.edges:
-        sorter.add(target, source)
-    try:
-        sorter.prepare()
-    except CycleError as err:
-        loop = " -> ".join(f"'{name}'" for name in err.args[1])
-        raise WorkloadError(f"nodes {loop} form a loop; recurrent networks are not supported") from err
-
-
-def _only(graph: NirGraph, kind: str) -> NirNode:
-    found = [node for node in graph.nodes.values() if node.type == kind]
-    if len(found) != 1:
-        names = f" ({_quoted(node.name for node in found)})" if found else ""
-        raise WorkloadError(f"the graph has {len(found)} nodes of type {kind}{names}; it must have one")
-    return found[0]
-
-
-def _neighbours(edges: Iterable[Edge]) -> dict[str, list[str]]:
-    table: dict[str, list[str]] = {}
-    for source, target in edges:
-        table.setdefault(source, []).append(target)
-    return table
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return " and ".join(f"'{name}'" for name in sorted(names))
 
 
 def _listed(names: Iterable[str]) -> str:
