@@ -70,7 +70,7 @@ class _Walk:
 
     def _attribute(self, attributes: h5py.AttributeManager, name: str) -> list[Any]:
         entry = attributes.get_id(name)
-        if entry.get_storage_size() > MAX_ATTRIBUTE_BYTES:
+        if np.prod(entry.shape, dtype=np.float64) * entry.dtype.itemsize > MAX_ATTRIBUTE_BYTES:
             return ["other", f"more than {MAX_ATTRIBUTE_BYTES} bytes"]
         names = h5py.check_enum_dtype(entry.dtype)
         value = attributes[name]

@@ -75,7 +75,7 @@ def read_npy_columns(path: Path) -> dict[str, np.ndarray]:
         raise WorkloadError(f"{path}: holds {n_bytes / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} GiB are read")
     try:
         with path.open("rb") as stream:
-            records = _read_array(str(path), stream, n_bytes, _RECORDS)
+            records = _read_array(f"{path}: the array", stream, n_bytes, _RECORDS)
     except _DAMAGE as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise WorkloadError(f"{path}: not a complete .npy array ({reason}); was it truncated?") from err
@@ -111,7 +111,7 @@ def _check_type(where: str, dtype: np.dtype, kinds: str) -> None:
         raise WorkloadError(f"{where} is of type {_clip(str(dtype))}; it must hold {allowed}")
     for name in dtype.names or ():
         if dtype[name].kind not in _NUMBERS:
-            raise WorkloadError(f"{where}: field {name!r} is of type {_clip(str(dtype[name]))}; it must be numbers")
+            raise WorkloadError(f"{where} has a field {name!r} of type {_clip(str(dtype[name]))}; it must be numbers")
     if dtype.kind == "V" and not dtype.names:
         raise WorkloadError(f"{where} is of type {dtype}, bytes without meaning; it must hold records with fields")
 
