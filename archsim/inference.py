@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from archsim.activity import Accuracy, Activity, LayerActivity
-from archsim.analog.neurons import load_neuron, potential_full_scale, quantize_potential, step
+from archsim.analog.neurons import filter_current, load_neuron, potential_full_scale, quantize_potential, step
 from archsim.analog.product import (
     InputFormat,
     LayerGeometry,
@@ -98,7 +98,11 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
 
     Returns:
         Spikes of every layer and the network's outputs.
+
+    Raises:
+        WorkloadError: The network has recurrent or residual connections.
     """
+    _check_feed_forward(network)
     available = {INPUT: torch.as_tensor(np.ascontiguousarray(values))}
     spikes: dict[str, np.ndarray] = {}
     outputs = torch.empty(0)
@@ -133,11 +137,13 @@ def infer(
         Activity of the recorded samples and accuracy over all samples.
 
     Raises:
-        WorkloadError: There is no input, or fewer samples or timesteps than asked for.
+        WorkloadError: There is no input, or fewer samples or timesteps than asked for, or the network
+            has recurrent or residual connections.
     """
     torch.set_num_threads(1)
     if not workload.network.has_weights:
         return assumed_activity(workload, samples, seed)
+    _check_feed_forward(workload.network)
     data = _checked_input(workload, samples)
     calibration, notes = _calibration_set(workload, data)
     with torch.inference_mode():
@@ -173,6 +179,17 @@ def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
         layers[layer.name] = LayerActivity(inputs, spikes)
     note = f"spikes are an assumption: Bernoulli with rate {rate:g} per neuron and timestep, seed {seed}"
     return Activity(layers, samples, workload.n_timesteps, "assumed", notes=(note,))
+
+
+def _check_feed_forward(network: Network) -> None:
+    """Refuse what the layer-by-layer evaluation would get wrong."""
+    for layer in network.layers:
+        if layer.delayed or layer.adds or layer.neuron.kind == "none":
+            what = "reads its source one timestep later" if layer.delayed else "takes part in a join"
+            raise WorkloadError(
+                f"network '{network.name}': layer '{layer.name}' {what}; inference handles chains without recurrent "
+                "or residual connections"
+            )
 
 
 def _checked_input(workload: Workload, samples: int) -> InputData:
@@ -411,7 +428,16 @@ def _with_bias(layer: Layer, sums: Tensor) -> Tensor:
 
 
 def _weight_tensor(layer: Layer) -> Tensor:
-    return torch.as_tensor(np.array(layer.weights, np.float64))
+    """Weights as float64, shape (out_channel, in_channel, kernel_h, kernel_w); zero between channel groups."""
+    weights = torch.as_tensor(np.array(layer.weights, np.float64))
+    if layer.groups == 1:
+        return weights
+    n_outputs, n_inputs = layer.out_channels // layer.groups, layer.in_shape[0] // layer.groups
+    dense = torch.zeros(layer.out_channels, layer.in_shape[0], *layer.kernel, dtype=torch.float64)
+    for group in range(layer.groups):
+        outputs = slice(group * n_outputs, (group + 1) * n_outputs)
+        dense[outputs, group * n_inputs : (group + 1) * n_inputs] = weights[outputs]
+    return dense
 
 
 def _fire(
@@ -424,11 +450,12 @@ def _fire(
         of a stored potential, and the number of saturated stores per sample.
     """
     neuron = load_neuron(layer.neuron)
-    v = torch.zeros(sums.shape[0], *sums.shape[2:], dtype=torch.float64)
+    v = current = torch.zeros(sums.shape[0], *sums.shape[2:], dtype=torch.float64)
     emitted = torch.zeros(sums.shape[0], n_timesteps, *sums.shape[2:], dtype=torch.int32)
     largest, saturations = 0.0, torch.zeros(sums.shape[0], dtype=torch.int64)
     for index in range(n_timesteps):
-        v, spikes = step(v, sums[:, min(index, sums.shape[1] - 1)], neuron)
+        current = filter_current(current, sums[:, min(index, sums.shape[1] - 1)], neuron)
+        v, spikes = step(v, current, neuron)
         if v_full_scale is not None:
             v, saturated = quantize_potential(v, v_full_scale, v_mem_bits)
             saturations += saturated.flatten(1).sum(1)

@@ -225,6 +225,28 @@ def test_asking_for_more_than_there_is_names_what_there_is(samples, n_timesteps,
     assert str(fault.value) == message
 
 
+def test_channel_groups_stay_apart():
+    layer = replace(
+        conv("g", "input", (4, 6, 6), 6), weights=np.random.default_rng(5).normal(0, 1, (6, 2, 3, 3)), groups=2
+    )
+    values = np.random.default_rng(6).integers(0, 2, (2, 3, 4, 6, 6)).astype(np.uint8)
+    workload = Workload("grouped", Network("grouped", (4, 6, 6), (layer,)), 3, InputData(values))
+    one_step = torch.as_tensor(values[:, 0]).double()
+    weighted = functional.conv2d(one_step, torch.as_tensor(layer.weights), torch.as_tensor(layer.bias), 1, 1, 1, 2)
+    found = run(chip(16), workload, samples=2).layers["g"].spikes
+    assert np.array_equal(found[:, 0], (weighted >= 1.0).numpy())
+    assert np.array_equal(found, run_ideal(workload.network, values, 3).spikes["g"])
+
+
+@pytest.mark.parametrize(("change", "words"), [({"delayed": True}, "one timestep later"), ({"adds": ("a",)}, "a join")])
+def test_recurrent_and_residual_networks_are_refused(change, words):
+    workload = small_workload(labels=False)
+    layers = (*workload.network.layers[:2], replace(workload.network.layers[2], **change))
+    network = replace(workload.network, layers=layers)
+    with pytest.raises(WorkloadError, match=f"layer 'c' .*{words}"):
+        run(chip(), replace(workload, network=network))
+
+
 def shapes_only(rate: float | None) -> Workload:
     network = small_network()
     layers = tuple(replace(layer, weights=None, bias=None) for layer in network.layers)

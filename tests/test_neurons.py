@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.analog.neurons import load_neuron, potential_full_scale, quantize_potential, step
+from archsim.analog.neurons import filter_current, load_neuron, potential_full_scale, quantize_potential, step
 from archsim.workload.network import NeuronModel
 
 
@@ -88,3 +88,19 @@ def test_store_saturates_at_both_ends():
 @pytest.mark.parametrize(("largest", "full_scale"), [(0.0, 1.0), (0.5, 1.0), (0.6, 2.0), (3.0, 8.0), (4.0, 8.0)])
 def test_full_scale_is_a_power_of_two_with_headroom(largest, full_scale):
     assert potential_full_scale(largest) == full_scale
+
+
+def test_synaptic_current_is_a_geometric_series():
+    model = NeuronModel("lif", *np.ones((5, 1)), synapse_decay=np.full(1, 0.5), synapse_gain=np.full(1, 0.25))
+    parameters, current = load_neuron(model), torch.zeros(1)
+    for _ in range(20):
+        current = filter_current(current, torch.ones(1), parameters)
+    assert current.item() == pytest.approx(0.25 / (1 - 0.5) * (1 - 0.5**20))
+
+
+def test_without_synaptic_state_the_input_passes():
+    assert filter_current(torch.ones(1), torch.full((1,), 3.0), neuron()).item() == 3.0
+
+
+def test_threshold_neurons_have_no_memory():
+    assert run(neuron("threshold", decay=0.0, threshold=2.0), 1.9, 3)[1] == [0, 0, 0]

@@ -44,6 +44,14 @@ class NeuronDescription(Protocol):
         """Potential after a spike, with reset to zero."""
 
     @property
+    def synapse_decay(self) -> np.ndarray | None:
+        """Factor of the synaptic current from one timestep to the next; None without such a state."""
+
+    @property
+    def synapse_gain(self) -> np.ndarray | None:
+        """Factor of the weighted input in the synaptic current; None without such a state."""
+
+    @property
     def reset(self) -> str:
         """`subtract` or `zero`."""
 
@@ -61,6 +69,9 @@ class NeuronTensors:
     v_threshold: Tensor
     v_leak: Tensor
     v_reset: Tensor
+    synapse_decay: Tensor | None
+    """None where the weighted input is the current."""
+    synapse_gain: Tensor | None
     fires: bool
     subtracts: bool
     many: bool
@@ -78,10 +89,22 @@ def load_neuron(neuron: NeuronDescription, dtype: torch.dtype = torch.float64) -
         v_threshold=tensor(neuron.v_threshold),
         v_leak=tensor(neuron.v_leak),
         v_reset=tensor(neuron.v_reset),
+        synapse_decay=None if neuron.synapse_decay is None else tensor(neuron.synapse_decay),
+        synapse_gain=None if neuron.synapse_gain is None else tensor(neuron.synapse_gain),
         fires=neuron.kind != "accumulate",
         subtracts=neuron.reset == "subtract",
         many=neuron.spikes_per_step == "many",
     )
+
+
+def filter_current(current: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> Tensor:
+    """Advance the synaptic current: `current = synapse_decay * current + synapse_gain * i`, or i without a state.
+
+    Source: NIR primitive CubaLIF (Pedersen et al., Nature Communications 2024), discretised.
+    """
+    if neuron.synapse_decay is None or neuron.synapse_gain is None:
+        return weighted_input
+    return neuron.synapse_decay * current + neuron.synapse_gain * weighted_input
 
 
 def step(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> tuple[Tensor, Tensor]:
@@ -93,7 +116,7 @@ def step(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> tuple[Tens
 
     Args:
         v: Potentials, shape (sample, channel, height, width).
-        weighted_input: Weighted sums plus bias, same shape and dtype.
+        weighted_input: Weighted sums plus bias, filtered by the synapse if it has a state; same shape and dtype.
         neuron: Parameters.
 
     Returns:
