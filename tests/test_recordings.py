@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsim.errors import WorkloadError
+from archsim.inference import run_ideal
 from archsim.workload.inputs import read_input
+from archsim.workload.loader import load_workload
 from archsim.workload.model import WorkloadSettings
 from archsim.workload.network import Layer, Network, NeuronModel
 from archsim.workload.recordings import bin_times, event_place
@@ -118,6 +120,18 @@ def test_a_real_recording_keeps_every_event(tmp_path):
     ones = np.bincount(records["t"] // 1000)
     np.testing.assert_array_equal(data.values.sum(axis=(0, 2, 3, 4)), ones)
     assert data.values[0, :, 1].sum() == records["p"].sum()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="ARCHSIM_TEST_DATA names no folder with nir/sample_nmnist.bin")
+def test_a_real_recording_drives_a_real_network_to_its_known_answer(tmp_path):
+    """Trained on N-MNIST; output spikes as Sinabs' multi-spike neurons give them."""
+    raw = np.fromfile(DATA / "sample_nmnist.bin", np.uint8).reshape(-1, 5).astype(np.int64)
+    t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
+    np.savez(tmp_path / "nmnist.npz", x=raw[:, 0], y=raw[:, 1], t=t, p=raw[:, 2] >> 7)
+    settings = {"timestep_s": 1e-3, "reset": "subtract", "spikes_per_step": "many"}
+    workload = load_workload(DATA / "cnn_sinabs.nir", tmp_path / "nmnist.npz", settings=settings)
+    outputs = run_ideal(workload.network, workload.input.values, workload.n_timesteps).outputs
+    assert outputs.tolist() == [[2, 0, 0, 0, 983, 18, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
