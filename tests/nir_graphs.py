@@ -1,9 +1,14 @@
-"""Small NIR graphs for tests, and how to write them."""
+"""Small NIR graphs for tests, how to write them, and what a network of layers means, in plain torch."""
 
 from itertools import pairwise
+from math import prod
 
 import nir
 import numpy as np
+import torch
+from torch.nn.functional import avg_pool2d, conv2d
+
+from archsim.workload.network import INPUT
 
 
 def neuron(n=5, **changes):
@@ -53,3 +58,48 @@ def dense(n_out=5, n_in=8):
 
 def mlp(**changes):
     return graph([8], [5], fc=changes.get("fc", dense()), lif=changes.get("lif", neuron()))
+
+
+class Layers:
+    """A network executed as `Network` defines it; state and last spikes of every layer."""
+
+    def __init__(self, net):
+        self.net, self.states, self.spikes = net, {}, {}
+
+    def run(self, frames):
+        return torch.stack([self.step(frame) for frame in frames])
+
+    def step(self, frame):
+        before, self.spikes = self.spikes, {INPUT: frame}
+        sums = {x.name: self.sums(x, before.get(x.source)) for x in self.net.layers if x.delayed}
+        for layer in self.net.layers:
+            if layer.neuron.kind == "none":
+                if not layer.delayed:
+                    sums[layer.name] = self.sums(layer, self.spikes[layer.source])
+                continue
+            total = self.sums(layer, self.spikes[layer.source])
+            for name in layer.adds:
+                total = total + (sums[name] if name in sums else self.spikes[name])
+            self.spikes[layer.name] = self.neurons(layer, total)
+        return self.spikes[self.net.layers[-1].name].flatten()
+
+    def sums(self, layer, spikes):
+        if spikes is None:
+            return torch.zeros(layer.conv_shape, dtype=torch.float64)
+        bias = None if layer.bias is None else torch.as_tensor(layer.bias).double()
+        x, weights = spikes.reshape(1, *layer.in_shape), torch.as_tensor(layer.weights).double()
+        return conv2d(x, weights, bias, layer.stride, layer.padding, groups=layer.groups)[0]
+
+    def neurons(self, layer, i):
+        model, (current, v) = layer.neuron, self.states.get(layer.name, (0.0, 0.0))
+        if model.synapse_decay is not None:
+            i = current = torch.as_tensor(model.synapse_decay) * current + torch.as_tensor(model.synapse_gain) * i
+        v = torch.as_tensor(model.decay) * v + torch.as_tensor(model.input_gain) * i
+        spikes = (v >= torch.as_tensor(model.v_threshold)).double()
+        fired = torch.where(spikes > 0, torch.as_tensor(model.v_threshold), 0.0)
+        self.states[layer.name] = current, v - fired
+        if model.kind == "accumulate":
+            return v
+        if layer.pool is None:
+            return spikes
+        return avg_pool2d(spikes[None], layer.pool.kernel, layer.pool.stride)[0] * prod(layer.pool.kernel)

@@ -37,7 +37,10 @@ class SettingsKeys(BaseModel):
     lif_update: Literal["exponential", "euler"] = _DEFAULT.lif_update
     """Discretisation of the leak: decay exp(-dt / tau) or 1 - dt / tau."""
     assumed_rate: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """Networks without weights only: probability that a neuron spikes in a timestep."""
+    """Networks without weights only: probability that a neuron spikes in a timestep. Where a layer table
+    states its sparsity, that of the last layer only."""
+    work: str | None = None
+    """Layer tables only: which network, where the table holds several."""
     encoding: Literal["direct", "rate", "latency", "delta"] = _DEFAULT.encoding
     """How images enter: the same frame at every timestep, or as random, first or changing spikes."""
     encoding_max: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -63,6 +66,8 @@ class WorkloadFile(SettingsKeys):
     """NIR file beside this file."""
     builder: Literal[tuple(BUILDERS)] | None = None  # type: ignore[valid-type]
     """Built-in network of which only the shapes are known, instead of a file."""
+    table: FileName | None = None
+    """Layer table (.csv) beside this file, of which only the shapes are known, instead of a network."""
     input: FileName | None = None
     """Input file (.npz) beside this file."""
     timesteps: int | None = Field(default=None, ge=1)
@@ -71,14 +76,16 @@ class WorkloadFile(SettingsKeys):
 
 def workload_faults(file: WorkloadFile) -> Iterator[tuple[str, str]]:
     """Faults beyond single keys, as (key, what is wrong)."""
-    if (file.network is None) == (file.builder is None):
-        yield "name", "a workload has either network or builder, exactly one of them"
-    if file.builder is not None and file.input is not None:
-        yield "input", "a builder's network has no weights that an input could drive; remove input"
+    if [file.network, file.builder, file.table].count(None) != 2:
+        yield "name", "a workload has either network, builder or table, exactly one of them"
+    if (file.builder or file.table) is not None and file.input is not None:
+        yield "input", "the network has no weights that an input could drive; remove input"
     if file.builder is not None and file.assumed_rate is None:
         yield "builder", "a builder's network has no weights; give assumed_rate, the activity to assume (0 to 1)"
-    if file.builder is None and file.assumed_rate is not None:
+    if file.network is not None and file.assumed_rate is not None:
         yield "assumed_rate", "the network has weights, so its activity is computed; remove assumed_rate"
+    if file.table is None and file.work is not None:
+        yield "work", "only a layer table holds several works; remove work"
     fault = contradiction(file.spikes_per_step, file.reset)
     if fault:
         yield "spikes_per_step", fault

@@ -1,4 +1,4 @@
-"""Loads a workload: a shipped name, a workload file or a NIR file, with its input and settings.
+"""Loads a workload: a shipped name, a workload file, a NIR file or a layer table, with its input and settings.
 
 Entry point: `load_workload`.
 """
@@ -18,6 +18,7 @@ from archsim.workload.builders import BUILDERS
 from archsim.workload.files import SettingsKeys, WorkloadFile, workload_faults
 from archsim.workload.generators import generate_input, is_generator
 from archsim.workload.inputs import read_input
+from archsim.workload.layer_table import assumed_rates, read_layer_table
 from archsim.workload.model import InputData, Workload, WorkloadSettings
 from archsim.workload.network import Network
 from archsim.workload.nir_reader import read_nir
@@ -38,7 +39,8 @@ def load_workload(
     """Load a network together with what enters it.
 
     Args:
-        name_or_path: Name of a shipped workload, or path of a workload file (.yaml) or network (.nir).
+        name_or_path: Name of a shipped workload, or path of a workload file (.yaml), network (.nir)
+            or layer table (.csv).
         input: `.npz` file or generator text; replaces the input of a workload file.
         timesteps: Steps to run; by default those of the workload file, else all of the recording.
             Images and generators have no length of their own and need it.
@@ -54,14 +56,20 @@ def load_workload(
     _check_count("samples", samples)
     text = None if input is None else str(input)
     if path.suffix == ".nir":
-        network = read_nir(path, _bare_settings(settings))
-        return _assemble(path.stem, network, path, text, timesteps, samples, seed, _bare_settings(settings))
+        bare = _bare_settings(settings)
+        _check_for_nir(bare)
+        return _assemble(path.stem, read_nir(path, bare), path, text, timesteps, samples, seed, bare)
+    if path.suffix == ".csv":
+        return _from_table(None, path, path, text, timesteps, _bare_settings(settings))
     if path.suffix not in (".yaml", ".yml"):
-        raise WorkloadError(f"{path}: a workload is a shipped name, a workload file (.yaml) or a network (.nir)")
+        kinds = "a workload file (.yaml), a network (.nir) or a layer table (.csv)"
+        raise WorkloadError(f"{path}: a workload is a shipped name, {kinds}")
     file = _read_file(path, settings)
     steps = file.timesteps if timesteps is None else timesteps
     if file.builder is not None:
         return _weightless(file, path, text, steps)
+    if file.table is not None:
+        return _from_table(file.name, path.with_name(file.table), path, text, steps, file.settings())
     assert file.network is not None
     network = replace(read_nir(path.with_name(file.network), file.settings()), name=file.name)
     if text is None and file.input is not None:
@@ -82,12 +90,16 @@ def _bare_settings(overrides: Mapping[str, object]) -> WorkloadSettings:
         empty = Path(folder) / "settings.yaml"
         empty.write_text("{}\n")
         try:
-            settings = read_model(empty, SettingsKeys, WorkloadError, overrides).settings()
+            return read_model(empty, SettingsKeys, WorkloadError, overrides).settings()
         except WorkloadError as fault:
             raise WorkloadError(_as_typed(fault)) from fault
+
+
+def _check_for_nir(settings: WorkloadSettings) -> None:
     if settings.assumed_rate is not None:
         raise WorkloadError("workload.assumed_rate: the network has weights, so its activity is computed; remove it")
-    return settings
+    if settings.work is not None:
+        raise WorkloadError("workload.work: only a layer table (.csv) holds several works; remove it")
 
 
 def _as_typed(fault: WorkloadError) -> str:
@@ -97,12 +109,35 @@ def _as_typed(fault: WorkloadError) -> str:
 
 def _weightless(file: WorkloadFile, path: Path, text: str | None, timesteps: int | None) -> Workload:
     assert file.builder is not None
+    steps = _assumed_steps(path, text, timesteps)
+    network = replace(BUILDERS[file.builder](), name=file.name)
+    return Workload(file.name, network, steps, None, None, file.settings(), str(path))
+
+
+def _from_table(
+    name: str | None, table_path: Path, path: Path, text: str | None, timesteps: int | None, settings: WorkloadSettings
+) -> Workload:
+    """A layer table with the activity it states, or with `assumed_rate` where it states none."""
+    table = read_layer_table(table_path, settings.work)
+    n_stated = table.n_timesteps
+    if n_stated is not None and timesteps is not None and timesteps > n_stated:
+        raise WorkloadError(f"{table_path}: states the sparsity of {n_stated} timesteps; {timesteps} were asked for")
+    steps = _assumed_steps(path, text, timesteps or n_stated)
+    if not table.input_rates and settings.assumed_rate is None:
+        advice = "give workload.assumed_rate, the activity to assume (0 to 1)"
+        raise WorkloadError(f"{table_path}: has no column 'sparsity'; {advice}")
+    rates = assumed_rates(table, steps, settings.assumed_rate)
+    network = table.network if name is None else replace(table.network, name=name)
+    return Workload(network.name, network, steps, None, None, settings, str(path), rates)
+
+
+def _assumed_steps(path: Path, text: str | None, timesteps: int | None) -> int:
+    """Timesteps of a network of shapes, which takes no input."""
     if text is not None:
         raise WorkloadError(f"{path}: the network has shapes only, its activity is assumed; it takes no input ({text})")
     if timesteps is None:
         raise WorkloadError(f"{path}: the network has shapes only; give timesteps, the steps to assume")
-    network = replace(BUILDERS[file.builder](), name=file.name)
-    return Workload(file.name, network, timesteps, None, None, file.settings(), str(path))
+    return timesteps
 
 
 def _assemble(

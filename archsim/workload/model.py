@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,8 @@ class WorkloadSettings:
     lif_update: Literal["exponential", "euler"] = "exponential"
     assumed_rate: float | None = None
     """Weightless networks only: probability that a neuron spikes in a timestep (Bernoulli)."""
+    work: str | None = None
+    """Layer tables only: which of several networks."""
     encoding: Literal["direct", "rate", "latency", "delta"] = "direct"
     """How images become spikes, see `encoders`; recordings and generators are spikes already."""
     encoding_max: float | None = None
@@ -70,3 +73,13 @@ class Workload:
     calibration: InputData | None = None
     settings: WorkloadSettings = field(default_factory=WorkloadSettings)
     source: str = ""
+    assumed_rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Weightless networks whose table states its activity: probability that a neuron spikes, by layer
+    (and `input`) and timestep. It stands before `settings.assumed_rate`; see `rates_of`."""
+
+    def rates_of(self, name: str) -> tuple[float, ...] | None:
+        """Assumed probability that a neuron of a layer (or `input`) spikes, by timestep; None where none is assumed."""
+        if name in self.assumed_rates:
+            return self.assumed_rates[name]
+        rate = self.settings.assumed_rate
+        return None if rate is None else (rate,) * self.n_timesteps
