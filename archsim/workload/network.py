@@ -99,7 +99,8 @@ class Layer:
     """Reads what its source emitted one timestep earlier: the weights of a recurrent connection."""
     adds: tuple[str, ...] = ()
     """What joins the weighted sums before the neurons: layers without neurons (a shortcut's or recurrent
-    weights), or layers whose spikes add as they are (an identity shortcut, one unit of input per spike)."""
+    weights), or layers whose spikes add as they are (an identity shortcut, one unit of input per spike, after
+    their pooling). All have the shape of this layer's neurons. Readers give no bias to layers without neurons."""
 
     @property
     def conv_shape(self) -> Shape:
