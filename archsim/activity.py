@@ -87,7 +87,7 @@ Positions = tuple[tuple[int, int], ...]
 def read_activity(
     inputs: np.ndarray,
     n_bits: int,
-    row_blocks: tuple[tuple[tuple[int, int, int, int], ...], ...],
+    row_blocks: tuple[tuple[tuple[tuple[int, int, int, int], ...], ...], ...],
     stride: tuple[int, int],
     padding: tuple[int, int],
     output_hw: tuple[int, int],
@@ -98,7 +98,8 @@ def read_activity(
         inputs: Integer values, shape (sample, step, channel, height, width); negative values are
             read in two's complement of `n_bits`.
         n_bits: Bits per value, each one a read.
-        row_blocks: Per row block its crossbars as (kernel_y, kernel_x, first channel, last channel + 1).
+        row_blocks: Per row block its crossbars, each a tuple of row segments
+            (kernel_y, kernel_x, first channel, last channel + 1).
         stride: Stride of the layer, (y, x).
         padding: Zero padding of the layer, (y, x).
         output_hw: Output positions, (height, width).
@@ -110,7 +111,7 @@ def read_activity(
     out_h, out_w = output_hw
     n_frames = samples * steps
     frames = inputs.reshape(n_frames, -1, height, width)
-    spans = sorted({(first, last) for block in row_blocks for _, _, first, last in block})
+    spans = sorted({(first, last) for block in row_blocks for crossbar in block for _, _, first, last in crossbar})
     shape = (n_frames, out_h, out_w, len(row_blocks))
     rows, reads, slices = (np.zeros(shape, np.int32) for _ in range(3))
     pad = ((0, 0), (padding[0], padding[0]), (padding[1], padding[1]))
@@ -119,14 +120,16 @@ def read_activity(
         driven = {span: np.pad(plane[:, span[0] : span[1]].sum(axis=1, dtype=np.int32), pad) for span in spans}
         for index, block in enumerate(row_blocks):
             block_reads = np.zeros(shape[:3], np.int32)
-            for kernel_y, kernel_x, first, last in block:
-                window = driven[first, last][
-                    :,
-                    kernel_y : kernel_y + stride[0] * (out_h - 1) + 1 : stride[0],
-                    kernel_x : kernel_x + stride[1] * (out_w - 1) + 1 : stride[1],
-                ]
-                rows[..., index] += window
-                block_reads += window > 0
+            for crossbar in block:
+                crossbar_rows = np.zeros(shape[:3], np.int32)
+                for kernel_y, kernel_x, first, last in crossbar:
+                    crossbar_rows += driven[first, last][
+                        :,
+                        kernel_y : kernel_y + stride[0] * (out_h - 1) + 1 : stride[0],
+                        kernel_x : kernel_x + stride[1] * (out_w - 1) + 1 : stride[1],
+                    ]
+                rows[..., index] += crossbar_rows
+                block_reads += crossbar_rows > 0
             reads[..., index] += block_reads
             slices[..., index] += block_reads > 0
     flat = (n_frames * out_h * out_w, len(row_blocks))

@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from archsim.engine.crossbar_chip import check_buffers
+    from archsim.engine.geometry import check_buffers
     from archsim.mapping import map_network
     from archsim.report.describe import hardware_sheets, mapping_sheets
 

@@ -8,10 +8,10 @@ from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 
 
-def add_action(hardware: Hardware, tile: str, n_tokens: int, n_row_blocks: int, n_outputs: int) -> Action:
-    """Add `n_row_blocks` vectors of `n_outputs` sums: one addition fewer than vectors, per output."""
+def add_action(hardware: Hardware, tile: str, n_tokens: int, n_vectors: int, n_outputs: int) -> Action:
+    """Add `n_vectors` vectors of `n_outputs` values: one addition fewer than vectors, per output."""
     accumulator = hardware.tile.accumulator
-    additions = (n_row_blocks - 1) * n_outputs
+    additions = (n_vectors - 1) * n_outputs
     return priced_action(
         hardware,
         f"{tile}.accumulator",
@@ -19,5 +19,5 @@ def add_action(hardware: Hardware, tile: str, n_tokens: int, n_row_blocks: int, 
         n_tokens,
         duration_ps=cycles_ps(ceil_div(additions, accumulator.lanes), hardware.chip.clock_mhz),
         count=additions,
-        bits=n_row_blocks * n_outputs * accumulator.bits,
+        bits=n_vectors * n_outputs * accumulator.bits,
     )

@@ -119,6 +119,8 @@ class LineBufferState:
     def ready_ps(self, token: int) -> int | None:
         """Time since which the input of `token` has been complete; None while it is not."""
         need = self.need[token]
+        if need < 0:
+            return NEVER
         return self.complete_ps[need] if need < len(self.complete_ps) else None
 
     def release(self, reader: int) -> None:

@@ -63,6 +63,19 @@ def last_uses(window: Window, n_frames: int) -> np.ndarray:
     return _over_frames(frame, window.n_outputs, n_frames)
 
 
+def delayed_needs(need: np.ndarray, window: Window, n_timesteps: int) -> np.ndarray:
+    """Needs of a layer that reads the frame of the timestep before; nothing at a sample's first timestep."""
+    frames = need.reshape(-1, window.n_outputs) - window.n_inputs
+    is_first = np.arange(len(frames)) % n_timesteps == 0
+    before = np.maximum((np.arange(len(frames)) - 1) * window.n_inputs - 1, -1)
+    return np.where(is_first[:, None], before[:, None], frames).ravel()
+
+
+def delayed_uses(last_use: np.ndarray, window: Window) -> np.ndarray:
+    """Last uses of positions that are read one timestep later."""
+    return last_use + window.n_outputs
+
+
 def minimum_capacity(window: Window) -> int:
     """Fewest positions that let every token be served: no token may need one that has no room yet.
 
@@ -74,16 +87,17 @@ def minimum_capacity(window: Window) -> int:
     return int((need + 1 - released).max())
 
 
-def capacity(hardware: Hardware, layer: str, window: Window) -> int:
-    """Positions that the tile buffer of a layer holds.
+def capacity(hardware: Hardware, layer: str, window: Window, is_delayed: bool = False) -> int:
+    """Positions that the tile buffer of a layer holds; a delayed layer keeps one frame more.
 
     Raises:
         MappingError: `tile.line_buffer.rows` is too small for the layer; the message gives the minimum.
     """
     width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
-    least = minimum_capacity(window)
+    least = minimum_capacity(window) + (window.n_inputs if is_delayed else 0)
     if rows == "auto":
-        automatic = 2 * window.n_inputs if window.kernel is None else (window.kernel[0] + window.stride[0]) * width
+        whole_frames = window.kernel is None or is_delayed
+        automatic = 2 * window.n_inputs if whole_frames else (window.kernel[0] + window.stride[0]) * width
         return max(least, automatic)
     if rows * width < least:
         raise MappingError(

@@ -128,7 +128,7 @@ class LineBuffer:
     """Input buffer of a tile: positions of the input frames, held until every reader has passed.
 
     Position m is complete once all sources delivered it. Token g of a reader needs position
-    need[g] (non-decreasing); position m is free again when all readers fetched token last_use[m].
+    need[g] (non-decreasing; negative: none); position m is free again when all readers fetched token last_use[m].
     A source may send position m while m < released + capacity.
     """
 

@@ -16,12 +16,17 @@ from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 
 
-def update_actions(hardware: Hardware, tile: str, n_tokens: int, n_neurons: int) -> tuple[Action, Action, Action]:
-    """Read V_mem, update, write V_mem, for the neurons of one output position and column block."""
+def update_actions(
+    hardware: Hardware, tile: str, n_tokens: int, n_neurons: int, state_words: int = 1
+) -> tuple[Action, Action, Action]:
+    """Read the state, update, write it back, for the neurons of one output position and column block.
+
+    `state_words` is 2 where the synapse has a current of its own: twice the bits, twice the accesses.
+    """
     neuron, clock_mhz = hardware.chip.neuron, hardware.chip.clock_mhz
     batches = ceil_div(n_neurons, neuron.lanes)
-    bits = n_neurons * neuron.v_mem_bits
-    access_ps = cycles_ps(batches, clock_mhz)
+    bits = n_neurons * neuron.v_mem_bits * state_words
+    access_ps = cycles_ps(batches * state_words, clock_mhz)
     module, memory = f"{tile}.neuron", f"{tile}.v_mem"
     read = priced_action(
         hardware,

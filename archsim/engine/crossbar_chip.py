@@ -8,43 +8,22 @@ pooling, NoC to the next layer's tiles, and at last the output port. Entry: `bui
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
-from archsim.components import (
-    accumulator,
-    adc,
-    chip_ports,
-    crossbar,
-    htree,
-    line_buffer,
-    neuron,
-    noc,
-)
+from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, neuron
 from archsim.components.line_buffer import Window
-from archsim.components.netlist import (
-    UNBOUNDED,
-    Action,
-    ComponentInfo,
-    Lane,
-    LineBuffer,
-    Netlist,
-    Server,
-    Target,
-    Wire,
-)
+from archsim.components.netlist import Action, ComponentInfo, Lane, LineBuffer, Netlist, Server, Target
+from archsim.engine import geometry
+from archsim.engine.transport import Arrival, Stream, Transport
 from archsim.errors import MappingError
 from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
+from archsim.mapping.placement import IO_NODE
 from archsim.units import bits_for
-from archsim.workload.network import INPUT, Shape
-
-IO_NODE = 0
-"""Mesh node of the input and output port: the corner of tile 0 (assumption)."""
+from archsim.workload.network import INPUT
 
 
 def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
@@ -53,49 +32,8 @@ def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
     Raises:
         MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
     """
-    check_buffers(mapping)
+    geometry.check_buffers(mapping)
     return _Builder(mapping, activity).build()
-
-
-def check_buffers(mapping: Mapping) -> None:
-    """Check what can be checked before anything has run: line buffers and V_mem stores.
-
-    Raises:
-        MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
-    """
-    for layer in mapping.layers:
-        line_buffer.capacity(mapping.hardware, layer.layer.name, _window(mapping, layer))
-    available = mapping.hardware.chip.neuron.v_mem_kib
-    for tile, bits in _v_mem_bits(mapping).items():
-        if available != "auto" and bits > available * 8192:
-            raise MappingError(
-                f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
-                f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
-            )
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """Tokens that travel together: who sends them, how many per frame, how wide."""
-
-    name: str
-    layer: str
-    positions: int
-    steps: tuple[int, int]
-    n_tokens: int
-    bits: int
-    data_class: DataClass
-    source: str
-    destination: str
-
-
-@dataclass(frozen=True)
-class _Arrival:
-    """One destination of a stream: its mesh node, where it ends, what storing it costs."""
-
-    node: int
-    target: Target
-    stores: tuple[Action, ...] = ()
 
 
 class _Builder:
@@ -111,11 +49,14 @@ class _Builder:
         self.shared: dict[str, Server] = {}
         self.buffers: dict[tuple[str, int], int] = {}
         self.buffer_bits: dict[int, int] = {}
-        self.v_mem_bits = _v_mem_bits(mapping)
+        self.v_mem_bits = geometry.v_mem_bits(mapping)
+        self.skip_slots: dict[tuple[str, int, str], int] = {}
+        self.transport = Transport(mapping, self.netlist)
 
     def build(self) -> Netlist:
         for layer in self.mapping.layers:
             self._add_line_buffers(layer)
+            self._add_skip_buffers(layer)
         self._add_input_port()
         for layer in self.mapping.layers:
             self._add_layer(layer)
@@ -125,10 +66,7 @@ class _Builder:
     # Layer geometry and activity
 
     def _window(self, layer: LayerMapping) -> Window:
-        return _window(self.mapping, layer)
-
-    def _source_shape(self, layer: LayerMapping) -> Shape:
-        return _source_shape(self.mapping, layer)
+        return geometry.window(self.mapping, layer)
 
     def _input_bits(self, layer: LayerMapping) -> int:
         if self.hardware.mapping.input_coding == "binary":
@@ -136,18 +74,17 @@ class _Builder:
         return self.activity.layers[layer.layer.name].input_bits
 
     def _output_bits(self, layer: LayerMapping) -> int:
-        """Width of one value on the wire: what the next layer reads, or what the output port stores."""
-        following = self._following(layer)
-        if following is not None:
-            return self._input_bits(following)
-        if layer.layer.neuron.kind == "accumulate":
+        """Width of one value on the wire: what readers take, a shortcut adds, or the output port stores."""
+        name, spec = layer.layer.name, layer.layer
+        if spec.neuron.kind == "none":
+            return self.hardware.tile.accumulator.bits
+        if spec.neuron.kind == "accumulate":
             return self.hardware.chip.neuron.v_mem_bits
-        pool = layer.layer.pool
-        largest = int(self.activity.layers[layer.layer.name].spikes.max(initial=0))
-        return bits_for(largest * (math.prod(pool.kernel) if pool else 1))
-
-    def _following(self, layer: LayerMapping) -> LayerMapping | None:
-        return next((item for item in self.mapping.layers if item.layer.source == layer.layer.name), None)
+        widths = [self._input_bits(consumer) for consumer in self.mapping.consumers(name)]
+        if not widths or self.mapping.joiners(name):
+            largest = int(self.activity.layers[name].spikes.max(initial=0))
+            widths.append(bits_for(largest * (math.prod(spec.pool.kernel) if spec.pool else 1)))
+        return max(widths)
 
     def _reads(self, layer: LayerMapping) -> ReadActivity:
         spec, values = layer.layer, self.activity.layers[layer.layer.name]
@@ -163,10 +100,9 @@ class _Builder:
     # Line buffers and the flows that fill them
 
     def _add_line_buffers(self, layer: LayerMapping) -> None:
-        window = self._window(layer)
-        capacity = line_buffer.capacity(self.hardware, layer.layer.name, window)
-        need = line_buffer.needed_positions(window, self.n_frames)
-        last_use = line_buffer.last_uses(window, self.n_frames)
+        mapping = self.mapping
+        capacity = geometry.buffer_capacity(mapping, layer)
+        need, last_use = geometry.needs_and_uses(mapping, layer, self.n_frames, self.activity.n_timesteps)
         for tile in layer.tiles:
             sources = self._sources(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)
@@ -175,16 +111,30 @@ class _Builder:
                 LineBuffer(f"tile{tile}.buffer", layer.layer.name, capacity, len(sources), n_readers, need, last_use)
             )
             channels = sum(last - first for first, last in self._source_blocks(layer, sources))
-            self.buffer_bits[tile] = capacity * channels * self._input_bits(layer)
+            self._store_bits(tile, capacity * channels * self._input_bits(layer))
+
+    def _add_skip_buffers(self, layer: LayerMapping) -> None:
+        """Slots at the layer's home tiles for what joins its sums."""
+        for joining in layer.layer.adds:
+            capacity = geometry.join_capacity(self.mapping, layer, joining)
+            value_bits = self._output_bits(self.mapping.layer(joining))
+            for block, (first, last) in enumerate(layer.col_blocks):
+                home = layer.home_tile(block)
+                name = f"tile{home}.{layer.layer.name}.block{block}.{joining}"
+                self.skip_slots[layer.layer.name, block, joining] = self.netlist.channel(name, capacity)
+                self._store_bits(home, capacity * (last - first) * value_bits)
+
+    def _store_bits(self, tile: int, bits: int) -> None:
+        self.buffer_bits[tile] = self.buffer_bits.get(tile, 0) + bits
 
     def _sources(self, layer: LayerMapping, tile: int) -> list[int]:
         """Column blocks of the layer before that a tile needs; the input port is block 0."""
         if layer.layer.source == INPUT:
             return [0]
-        _, height, width = self._source_shape(layer)
+        _, height, width = geometry.source_shape(self.mapping, layer)
         features = height * width if layer.layer.kind == "linear" else 1
         blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
-        spans = {(first, last) for block in blocks for _, _, first, last in layer.row_blocks[block]}
+        spans = {(first, last) for block in blocks for rows in layer.row_blocks[block] for _, _, first, last in rows}
         needed = [(first // features, (last - 1) // features) for first, last in spans]
         before = self.mapping.layer(layer.layer.source)
         return [
@@ -199,36 +149,36 @@ class _Builder:
         before = self.mapping.layer(layer.layer.source)
         return [before.col_blocks[index] for index in sources]
 
-    def _arrivals(self, layer: LayerMapping, block: int, stream: _Stream) -> list[_Arrival]:
+    def _arrivals(self, layer: LayerMapping, block: int, stream: Stream) -> list[Arrival]:
+        """Line buffers of a layer that take a stream from column block `block` of what it reads."""
         arrivals = []
         for tile in layer.tiles:
             sources = self._sources(layer, tile)
             if block in sources:
                 target = Target("buffer", self.buffers[layer.layer.name, tile], sources.index(block))
-                store = line_buffer.write_action(
-                    self.hardware, f"tile{tile}.buffer", stream.source, stream.data_class, stream.n_tokens, stream.bits
-                )
-                arrivals.append(_Arrival(tile, target, (store,)))
+                arrivals.append(self._stored(stream, tile, target))
         return arrivals
+
+    def _stored(self, stream: Stream, tile: int, target: Target) -> Arrival:
+        store = line_buffer.write_action(
+            self.hardware, f"tile{tile}.buffer", stream.source, stream.data_class, stream.n_tokens, stream.bits
+        )
+        return Arrival(self.mapping.nodes[tile], target, (store,))
 
     def _add_input_port(self) -> None:
         channels, height, width = self.mapping.network.input_shape
-        positions = height * width
-        for layer in self.mapping.layers:
-            if layer.layer.source != INPUT:
-                continue
-            bits = channels * self._input_bits(layer)
-            self._require_global_buffer(bits * positions)
-            stream = _Stream(
-                INPUT, INPUT, positions, self.all_steps, self.n_frames * positions, bits, "inputs", INPUT,
-                layer.layer.name,
-            )  # fmt: skip
-            outbox = self._channel("input.out")
-            action = chip_ports.input_action(self.hardware, stream.n_tokens, bits)
-            lane = self._lane(stream, (action,), output=outbox)
-            self.netlist.input_lanes.append(lane)
-            self.netlist.server("input", "private", lane)
-            self._send(stream, outbox, IO_NODE, self._arrivals(layer, 0, stream))
+        positions, readers = height * width, self.mapping.consumers(INPUT)
+        bits = channels * max(self._input_bits(layer) for layer in readers)
+        self._require_global_buffer(bits * positions)
+        destination = ", ".join(layer.layer.name for layer in readers)
+        n_tokens = self.n_frames * positions
+        stream = Stream(INPUT, INPUT, positions, self.all_steps, n_tokens, bits, "inputs", INPUT, destination)
+        outbox = self._channel("input.out")
+        lane = stream.lane((chip_ports.input_action(self.hardware, n_tokens, bits),), output=outbox)
+        self.netlist.input_lanes.append(lane)
+        self.netlist.server("input", "private", lane)
+        arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, 0, stream)]
+        self.transport.send(stream, outbox, IO_NODE, arrivals)
 
     def _require_global_buffer(self, frame_bits: int) -> None:
         capacity = self.hardware.chip.global_buffer.kib * 8192
@@ -307,138 +257,94 @@ class _Builder:
         if home == pe.tile:
             return
         bits = (last - first) * self.hardware.tile.accumulator.bits
-        stream = _Stream(
-            f"{pe.path}.partial_sums", layer.layer.name, self._window(layer).n_outputs, self.all_steps,
-            self._n_tokens(layer), bits, "partial_sums", layer.layer.name, layer.layer.name,
-        )  # fmt: skip
-        self._send(stream, output, pe.tile, [_Arrival(home, Target("channel", join))])
+        name, n_tokens = layer.layer.name, self._n_tokens(layer)
+        positions = self._window(layer).n_outputs
+        stream = Stream(
+            f"{pe.path}.partial_sums", name, positions, self.all_steps, n_tokens, bits, "partial_sums", name, name
+        )
+        arrivals = [Arrival(self.mapping.nodes[home], Target("channel", join))]
+        self.transport.send(stream, output, self.mapping.nodes[pe.tile], arrivals)
 
-    def _add_block(self, layer: LayerMapping, block: int) -> list[int]:
-        """Accumulator, neuron, pooling and departure of one column block; returns its join slots."""
+    def _add_block(self, layer: LayerMapping, block: int) -> dict[int, int]:
+        """Accumulator, neurons, pooling and departure of one column block; returns the join slot of each row block."""
         spec, hardware = layer.layer, self.hardware
         home = layer.home_tile(block)
         tile, name = f"tile{home}", f"{spec.name}.block{block}"
         first, last = layer.col_blocks[block]
         width, n_tokens = last - first, self._n_tokens(layer)
-        joins = [self._channel(f"{tile}.{name}.row{row}") for row in range(len(layer.row_blocks))]
-        inbox = joins[0]
-        if len(joins) > 1:
-            inbox = self._channel(f"{tile}.{name}.sums")
-            add = accumulator.add_action(hardware, tile, n_tokens, len(joins), width)
-            lane = self._layer_lane(f"{name}.accumulate", layer, (add,), inputs=tuple(joins), output=inbox)
+        joins = {pe.row_block: self._channel(f"{tile}.{name}.row{pe.row_block}") for pe in layer.pes_of(block)}
+        vectors = [*joins.values(), *(self.skip_slots[spec.name, block, joining] for joining in spec.adds)]
+        summed = vectors[0]
+        if len(vectors) > 1:
+            summed = self._channel(f"{tile}.{name}.sums")
+            add = accumulator.add_action(hardware, tile, n_tokens, len(vectors), width)
+            lane = self._layer_lane(f"{name}.accumulate", layer, (add,), inputs=tuple(vectors), output=summed)
             self._shared(f"{tile}.accumulator").lanes.append(lane)
+        outbox = summed if spec.neuron.kind == "none" else self._add_neurons(layer, block, summed)
+        self._depart(layer, block, outbox)
+        return joins
+
+    def _add_neurons(self, layer: LayerMapping, block: int, inbox: int) -> int:
+        """Neuron updates and pooling of one column block; returns the latch behind them."""
+        spec, hardware = layer.layer, self.hardware
+        tile, name = f"tile{layer.home_tile(block)}", f"{spec.name}.block{block}"
+        first, last = layer.col_blocks[block]
         outbox = self._channel(f"{tile}.{name}.out")
-        is_readout = spec.neuron.kind == "accumulate"
-        updates = neuron.update_actions(hardware, tile, n_tokens, width)
         fired = outbox if spec.pool is None else self._channel(f"{tile}.{name}.fired")
+        updates = neuron.update_actions(hardware, tile, self._n_tokens(layer), last - first, spec.neuron.state_words)
         lane = self._layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
-        if is_readout:
+        if spec.neuron.kind == "accumulate":
             lane.emit = self._last_step_only(layer)
         self._shared(f"{tile}.neuron").lanes.append(lane)
         if spec.pool is not None:
-            pool = neuron.pool_action(hardware, tile, lane.n_emitted, width)
+            pool = neuron.pool_action(hardware, tile, lane.n_emitted, last - first)
             pooling = self._layer_lane(f"{name}.pooling", layer, (pool,), inputs=(fired,), output=outbox)
             completes = neuron.pool_emits((spec.conv_shape[1], spec.conv_shape[2]), spec.pool.kernel, spec.pool.stride)
             pooling.n_tokens = lane.n_emitted
+            pooling.steps = self._emitted_steps(layer)
             pooling.emit = np.tile(completes, lane.n_emitted // len(completes))
             self._shared(f"{tile}.pooling").lanes.append(pooling)
-        self._depart(layer, block, outbox, is_readout)
-        return joins
+        return outbox
 
-    def _depart(self, layer: LayerMapping, block: int, outbox: int, is_readout: bool) -> None:
+    def _emitted_steps(self, layer: LayerMapping) -> tuple[int, int]:
+        """Timesteps of which a layer sends anything: a readout only of the last."""
+        return (self.activity.n_timesteps - 1, 1) if layer.layer.neuron.kind == "accumulate" else self.all_steps
+
+    def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
+        """Send a column block's output to whoever reads or adds it, or to the output port."""
+        name = layer.layer.name
         first, last = layer.col_blocks[block]
-        n_timesteps = self.activity.n_timesteps
-        steps = (n_timesteps - 1, 1) if is_readout else self.all_steps
+        steps = self._emitted_steps(layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
-        following = self._following(layer)
-        stream = _Stream(
-            f"{layer.layer.name}.block{block}",
-            layer.layer.name,
+        consumers, joiners = self.mapping.consumers(name), self.mapping.joiners(name)
+        stream = Stream(
+            f"{name}.block{block}",
+            name,
             positions,
             steps,
             self.activity.n_samples * steps[1] * positions,
             (last - first) * self._output_bits(layer),
-            "spikes",
-            layer.layer.name,
-            following.layer.name if following else "output",
+            "partial_sums" if layer.layer.neuron.kind == "none" else "spikes",
+            name,
+            ", ".join(item.layer.name for item in (*consumers, *joiners)) or "output",
         )
-        home = layer.home_tile(block)
-        if following is not None:
-            self._send(stream, outbox, home, self._arrivals(following, block, stream))
-            return
-        inbox = self._channel(f"output.block{block}")
-        action = chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits)
-        lane = self._lane(stream, (action,), inputs=(inbox,))
-        self.netlist.output_lanes.append(lane)
-        self._shared("output").lanes.append(lane)
-        self._send(stream, outbox, home, [_Arrival(IO_NODE, Target("channel", inbox))])
+        arrivals = [arrival for item in consumers for arrival in self._arrivals(item, block, stream)]
+        for item in joiners:
+            slot = Target("channel", self.skip_slots[item.layer.name, block, name])
+            arrivals.append(self._stored(stream, item.home_tile(block), slot))
+        if not arrivals:
+            inbox = self._channel(f"output.{name}.block{block}")
+            lane = stream.lane(
+                (chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits),), inputs=(inbox,)
+            )
+            self.netlist.output_lanes.append(lane)
+            self._shared("output").lanes.append(lane)
+            arrivals = [Arrival(IO_NODE, Target("channel", inbox))]
+        self.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
 
     def _last_step_only(self, layer: LayerMapping) -> np.ndarray:
         frames = np.arange(self.n_frames) % self.activity.n_timesteps == self.activity.n_timesteps - 1
         return np.repeat(frames, self._window(layer).n_outputs)
-
-    # NoC
-
-    def _send(self, stream: _Stream, outbox: int, node: int, arrivals: Sequence[_Arrival]) -> None:
-        """Carry a stream from a node to its destinations, whose slots are reserved before injection."""
-        if self.hardware.chip.noc.detail == "ideal":
-            self._send_ideal(stream, outbox, node, arrivals)
-        else:
-            self._send_packets(stream, outbox, node, arrivals)
-
-    def _send_ideal(self, stream: _Stream, outbox: int, node: int, arrivals: Sequence[_Arrival]) -> None:
-        hardware, mesh_width = self.hardware, self.mapping.mesh_width
-        origin = self._node(node)
-        tree = noc.multicast_tree(origin, [self._node(arrival.node) for arrival in arrivals], mesh_width)
-        transfer = noc.ideal_action(
-            hardware, origin, len(tree.links), stream.n_tokens, stream.bits, stream.source, stream.destination,
-            stream.data_class,
-        )  # fmt: skip
-        wires = tuple(
-            Wire(
-                arrival.target,
-                noc.zero_load_ps(
-                    hardware, len(noc.xy_route(origin, self._node(arrival.node), mesh_width)), stream.bits
-                ),
-            )
-            for arrival in arrivals
-        )
-        stores = tuple(action for arrival in arrivals for action in arrival.stores)
-        lane = self._lane(stream, (transfer, *stores), inputs=(outbox,), wires=wires, reserves=_targets(arrivals))
-        self.netlist.server(f"noc.{stream.name}", "shared", lane)
-
-    def _send_packets(self, stream: _Stream, outbox: int, node: int, arrivals: Sequence[_Arrival]) -> None:
-        hardware, origin = self.hardware, self._node(node)
-        by_node = {self._node(arrival.node): arrival for arrival in arrivals}
-        tree = noc.multicast_tree(origin, list(by_node), self.mapping.mesh_width)
-        inboxes = [self.netlist.channel(f"noc.router{at}.{port}.{stream.name}", UNBOUNDED) for at, port in tree.links]
-
-        def wires_to(parent: int, delay_ps: int) -> tuple[Wire, ...]:
-            return tuple(Wire(Target("channel", inboxes[child]), delay_ps) for child in tree.children(parent))
-
-        what = (stream.n_tokens, stream.bits, stream.source, stream.destination, stream.data_class)
-        inject = self._lane(
-            stream,
-            (noc.inject_action(hardware, origin, *what),),
-            inputs=(outbox,),
-            wires=wires_to(-1, noc.injection_delay_ps(hardware)),
-            reserves=_targets(arrivals),
-        )
-        self._shared(f"noc.router{origin}.inject").lanes.append(inject)
-        for index, link in enumerate(tree.links):
-            hop = noc.hop_action(hardware, link, *what)
-            if link[1] == noc.EJECT:
-                arrival = by_node[link[0]]
-                wires: tuple[Wire, ...] = (Wire(arrival.target, noc.ejection_delay_ps(hardware, stream.bits)),)
-                actions = (hop, *arrival.stores)
-            else:
-                wires, actions = wires_to(index, noc.hop_delay_ps(hardware)), (hop,)
-            lane = self._lane(stream, actions, inputs=(inboxes[index],), wires=wires)
-            self._shared(f"noc.router{link[0]}.{link[1]}").lanes.append(lane)
-
-    def _node(self, tile: int) -> int:
-        x, y = self.mapping.tile_position(tile)
-        return y * self.mapping.mesh_width + x
 
     # Small pieces
 
@@ -476,28 +382,6 @@ class _Builder:
             output,
         )
 
-    def _lane(
-        self,
-        stream: _Stream,
-        actions: tuple[Action, ...],
-        inputs: tuple[int, ...] = (),
-        output: int | None = None,
-        wires: tuple[Wire, ...] = (),
-        reserves: tuple[Target, ...] = (),
-    ) -> Lane:
-        return Lane(
-            stream.name,
-            stream.layer,
-            stream.n_tokens,
-            stream.positions,
-            stream.steps,
-            actions,
-            inputs,
-            output=output,
-            wires=wires,
-            reserves=reserves,
-        )
-
     def _parts(self) -> list[ComponentInfo]:
         """Every part with its area and leakage; parts that serve and have none are listed too."""
         parts: list[ComponentInfo] = []
@@ -522,35 +406,6 @@ class _Builder:
         return parts
 
 
-def _targets(arrivals: Sequence[_Arrival]) -> tuple[Target, ...]:
-    return tuple(arrival.target for arrival in arrivals)
-
-
 def _driven(values: LayerActivity, input_coding: str) -> np.ndarray:
     """Values as the rows see them: with binary coding anything above zero is one spike."""
     return (values.inputs > 0).astype(np.uint8) if input_coding == "binary" else values.inputs
-
-
-def _window(mapping: Mapping, layer: LayerMapping) -> Window:
-    spec = layer.layer
-    _, height, width = _source_shape(mapping, layer)
-    if spec.kind == "linear":
-        return Window((height, width), (1, 1), None)
-    return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
-
-
-def _source_shape(mapping: Mapping, layer: LayerMapping) -> Shape:
-    source = layer.layer.source
-    return mapping.network.input_shape if source == INPUT else mapping.network.layer(source).out_shape
-
-
-def _v_mem_bits(mapping: Mapping) -> dict[int, int]:
-    """Bits of membrane potential that each tile stores: of the neurons of its column blocks."""
-    bits: dict[int, int] = {}
-    for layer in mapping.layers:
-        n_positions = _window(mapping, layer).n_outputs
-        for block, (first, last) in enumerate(layer.col_blocks):
-            home = layer.home_tile(block)
-            n_neurons = (last - first) * n_positions
-            bits[home] = bits.get(home, 0) + n_neurons * mapping.hardware.chip.neuron.v_mem_bits
-    return bits

@@ -68,7 +68,9 @@ def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
             cols = slice(kernel_x, kernel_x + layer.stride[1] * (out_w - 1) + 1, layer.stride[1])
             window = units[:, :, rows, cols]
             weights = fan_out[:, kernel_y, kernel_x]
-            totals[0] += int(inside[rows, cols].sum()) * layer.in_shape[0] * layer.out_channels * n_frames
+            totals[0] += (
+                int(inside[rows, cols].sum()) * layer.n_weights // (layer.kernel[0] * layer.kernel[1]) * n_frames
+            )
             totals[1] += weights @ np.count_nonzero(window == 1, axis=(0, 2, 3))
             totals[2] += weights @ np.count_nonzero(window > 1, axis=(0, 2, 3))
     return totals
@@ -76,6 +78,7 @@ def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
 
 def _fan_out(layer: Layer) -> np.ndarray:
     """Non-zero weights per (input channel, kernel_y, kernel_x); all of them where weights are unknown."""
-    if layer.weights is None:
-        return np.full((layer.in_shape[0], *layer.kernel), layer.out_channels)
-    return np.count_nonzero(layer.weights, axis=0)
+    weights = layer.full_weights
+    if weights is None:
+        return np.full((layer.in_shape[0], *layer.kernel), layer.out_channels // layer.groups)
+    return np.count_nonzero(weights, axis=0)

@@ -16,7 +16,8 @@ from archsim.activity import Activity
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, tables
-from archsim.engine.crossbar_chip import build_netlist, check_buffers
+from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.geometry import check_buffers
 from archsim.engine.log import build_log
 from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, SimulationError
@@ -154,7 +155,9 @@ def _summary(
     if run_s <= 0:
         raise SimulationError("the run took no time; is every service time zero?")
     firing = [
-        activity.layers[layer.name].spikes for layer in mapping.network.layers if layer.neuron.kind != "accumulate"
+        activity.layers[layer.name].spikes
+        for layer in mapping.network.layers
+        if layer.neuron.kind not in ("accumulate", "none")
     ]
     silent = sum(int(array.size - np.count_nonzero(array)) for array in firing)
     has_percentiles = n_samples >= _MIN_SAMPLES_FOR_PERCENTILES

@@ -139,7 +139,7 @@ def _layer_row(
         row["skipped_reads"] = n_tokens * layer.n_crossbars * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
         row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
-        if layer.layer.neuron.kind != "accumulate":
+        if layer.layer.neuron.kind not in ("accumulate", "none"):
             row["activation_sparsity"] = activation_sparsity(values)
         row["error_rel"] = values.error_rel
     return row

@@ -99,6 +99,13 @@ class LineBuffer(Part):
     """Input rows held; `auto` is kernel + stride rows, or two whole frames before a fully connected layer."""
 
 
+class SkipBuffer(Part):
+    """Holds what takes a shortcut until the main path's sums arrive."""
+
+    tokens: PositiveInt | Auto = "auto"
+    """Output positions held per column block; `auto` is the lag of the main path plus the latch depth."""
+
+
 class Htree(Part):
     """Tree that carries the PEs' results to the tile's accumulator; one transfer at a time."""
 
@@ -198,6 +205,8 @@ class Tile(Part):
     """PEs in a tile."""
     line_buffer: LineBuffer = LineBuffer()
     """Input buffer."""
+    skip_buffer: SkipBuffer = SkipBuffer()
+    """Buffer of residual connections."""
     htree: Htree = Htree()
     """Result tree."""
     accumulator: Accumulator = Accumulator()
@@ -209,12 +218,16 @@ class Tile(Part):
 class MappingPolicy(Part):
     """How a network is put on the chip."""
 
-    layout: Literal["kernel_position"] = "kernel_position"
-    """`kernel_position`: one crossbar per kernel position and channel block (SpikeSim)."""
+    layout: Literal["kernel_position", "dense"] = "kernel_position"
+    """`kernel_position`: a crossbar per kernel position and channel block (SpikeSim); `dense`: unrolled rows (ISAAC)."""
     weight_bits: Annotated[int, Field(ge=2, le=16)] = 4
     """Bits of a mapped weight, sign included."""
     replication: Literal["none"] = "none"
     """`none`: one copy of every layer."""
+    share_tiles: bool = False
+    """`false`: a tile holds PEs of one layer; `true`: a layer goes on where the one before ended."""
+    placement: Literal["snake", "traffic"] = "snake"
+    """`snake`: tiles in order of layers, row by row; `traffic`: tiles swapped until bits x hops falls no further."""
     overflow: Literal["error"] = "error"
     """`error`: weights that do not fit are an error that says how much is missing."""
     bias: Literal["digital"] = "digital"

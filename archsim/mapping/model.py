@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from archsim.hardware.models import Hardware
 from archsim.workload.network import Layer, Network
 
-CrossbarRows = tuple[int, int, int, int]
-"""Rows of one crossbar: (kernel_y, kernel_x, first input channel, last input channel + 1)."""
+Segment = tuple[int, int, int, int]
+"""Neighbouring rows of a crossbar: (kernel_y, kernel_x, first input channel, last input channel + 1)."""
+CrossbarRows = tuple[Segment, ...]
+"""Rows of one crossbar, in order; one segment with the kernel-position layout, several with the dense one."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class LayerMapping:
     col_blocks: tuple[tuple[int, int], ...]
     """Output channels of each column block: (first, last + 1)."""
     pes: tuple[PePlace, ...]
-    """Ordered by column block, then row block."""
+    """Ordered by column block, then row block; blocks that channel groups keep apart have no PE."""
 
     @property
     def n_crossbars(self) -> int:
         """Crossbars that hold weights of the layer."""
-        return len(self.col_blocks) * sum(len(block) for block in self.row_blocks)
+        return sum(len(self.row_blocks[pe.row_block]) for pe in self.pes)
 
     @property
     def tiles(self) -> tuple[int, ...]:
@@ -49,11 +51,11 @@ class LayerMapping:
 
     def home_tile(self, col_block: int) -> int:
         """Tile that accumulates a column block and holds its neurons."""
-        return self.pes[col_block * len(self.row_blocks)].tile
+        return self.pes_of(col_block)[0].tile
 
-    def pe(self, row_block: int, col_block: int) -> PePlace:
-        """The PE of a row block and column block."""
-        return self.pes[col_block * len(self.row_blocks) + row_block]
+    def pes_of(self, col_block: int) -> tuple[PePlace, ...]:
+        """The PEs of a column block, one per row block that feeds it."""
+        return tuple(pe for pe in self.pes if pe.col_block == col_block)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Mapping:
     """Tiles on the chip, used or not."""
     mesh_width: int
     mesh_height: int
+    nodes: tuple[int, ...]
+    """Mesh node of every tile, counted row by row."""
 
     @property
     def n_crossbars(self) -> int:
@@ -94,7 +98,10 @@ class Mapping:
         """The mapping of the layer called `name`."""
         return next(item for item in self.layers if item.layer.name == name)
 
-    def tile_position(self, tile: int) -> tuple[int, int]:
-        """Mesh coordinates (x, y) of a tile: a snake from the top left, so neighbours in number are neighbours."""
-        y, x = divmod(tile, self.mesh_width)
-        return (x if y % 2 == 0 else self.mesh_width - 1 - x), y
+    def consumers(self, name: str) -> tuple[LayerMapping, ...]:
+        """Layers that read what the layer called `name` (or `input`) emits."""
+        return tuple(item for item in self.layers if item.layer.source == name)
+
+    def joiners(self, name: str) -> tuple[LayerMapping, ...]:
+        """Layers at whose neurons the output of the layer called `name` is added."""
+        return tuple(item for item in self.layers if name in item.layer.adds)

@@ -3,7 +3,8 @@
 Layout `kernel_position` (SpikeSim, arXiv 2210.12899): one crossbar per kernel position and block
 of input channels; a PE holds the kernel positions of one channel block, and further whole channel
 blocks as long as they fit (so a fully connected layer fills its PEs). Only a kernel with more
-positions than the PE has crossbars spans several PEs.
+positions than the PE has crossbars spans several PEs. Layout `dense` (ISAAC, ISCA 2016): the kernel
+is unrolled to one long column of rows, which fills crossbar after crossbar.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from math import isqrt
 
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
-from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace
+from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
+from archsim.mapping.placement import PLACEMENTS, snake
 from archsim.units import ceil_div
 from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network
@@ -22,39 +24,68 @@ from archsim.workload.network import Layer, Network
 def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     """Put every layer of a network on crossbars, PEs, tiles and mesh nodes.
 
-    A tile holds one layer. All row blocks of a column block share a tile when they fit in one.
+    A tile holds one layer unless `mapping.share_tiles`. All row blocks of a column block share a tile
+    when they fit in one.
 
     Raises:
         MappingError: Tiles or mesh nodes are missing; the message says how many.
     """
     network = workload.network if isinstance(workload, Workload) else workload
     layers: list[LayerMapping] = []
-    next_tile = 0
+    tile, pe = 0, 0
     for layer in network.layers:
-        mapped = _place_layer(hardware, layer, next_tile)
+        if pe and not hardware.mapping.share_tiles:
+            tile, pe = tile + 1, 0
+        mapped = _place_layer(hardware, layer, (tile, pe))
         layers.append(mapped)
-        next_tile = mapped.tiles[-1] + 1
+        tile, pe = mapped.pes[-1].tile, mapped.pes[-1].pe + 1
+    next_tile = layers[-1].tiles[-1] + 1
     n_tiles = next_tile if hardware.chip.tiles == "auto" else hardware.chip.tiles
     if next_tile > n_tiles:
         raise MappingError(_shortage(hardware, network, layers, n_tiles))
     width, height = _mesh_size(hardware, n_tiles)
-    return Mapping(hardware, network, tuple(layers), n_tiles, width, height)
+    mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width))
+    return PLACEMENTS[hardware.mapping.placement](mapping)
 
 
 def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ...], ...]:
     """Crossbars of one column block, grouped by the PE that holds them."""
-    rows, per_pe = hardware.tile.pe.crossbar.rows, hardware.tile.pe.crossbars
-    channels = layer.in_shape[0]
+    per_pe = hardware.tile.pe.crossbars
+    if hardware.mapping.layout == "dense":
+        crossbars = _dense_crossbars(hardware, layer)
+        return tuple(tuple(crossbars[first : first + per_pe]) for first in range(0, len(crossbars), per_pe))
+    rows, channels = hardware.tile.pe.crossbar.rows, layer.in_shape[0]
     spans = [(first, min(first + rows, channels)) for first in range(0, channels, rows)]
-    kernel = list(product(range(layer.kernel[0]), range(layer.kernel[1])))
+    kernel = _kernel_positions(layer)
     if len(kernel) > per_pe:
         parts = [kernel[first : first + per_pe] for first in range(0, len(kernel), per_pe)]
-        return tuple(tuple((*position, *span) for position in part) for span in spans for part in parts)
+        return tuple(tuple(((*position, *span),) for position in part) for span in spans for part in parts)
     spans_per_pe = per_pe // len(kernel)
     return tuple(
-        tuple((*position, *span) for span in spans[first : first + spans_per_pe] for position in kernel)
+        tuple(((*position, *span),) for span in spans[first : first + spans_per_pe] for position in kernel)
         for first in range(0, len(spans), spans_per_pe)
     )
+
+
+def _dense_crossbars(hardware: Hardware, layer: Layer) -> list[CrossbarRows]:
+    """The unrolled rows, kernel position by kernel position, cut wherever a crossbar is full."""
+    free = size = hardware.tile.pe.crossbar.rows
+    crossbars: list[list[Segment]] = [[]]
+    for position in _kernel_positions(layer):
+        first = 0
+        while first < layer.in_shape[0]:
+            if free == 0:
+                crossbars.append([])
+                free = size
+            last = min(first + free, layer.in_shape[0])
+            crossbars[-1].append((*position, first, last))
+            free -= last - first
+            first = last
+    return [tuple(segments) for segments in crossbars]
+
+
+def _kernel_positions(layer: Layer) -> list[tuple[int, int]]:
+    return list(product(range(layer.kernel[0]), range(layer.kernel[1])))
 
 
 def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
@@ -63,14 +94,19 @@ def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
     return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
 
 
-def _place_layer(hardware: Hardware, layer: Layer, first_tile: int) -> LayerMapping:
+def _feeds(layer: Layer, block: tuple[CrossbarRows, ...], col_block: tuple[int, int]) -> bool:
+    return any(layer.connects((first, last), col_block) for rows in block for _, _, first, last in rows)
+
+
+def _place_layer(hardware: Hardware, layer: Layer, first_free: tuple[int, int]) -> LayerMapping:
     rows, cols, pes_per_tile = row_blocks(hardware, layer), col_blocks(hardware, layer), hardware.tile.pes
     places: list[PePlace] = []
-    tile, pe = first_tile, 0
+    tile, pe = first_free
     for col in range(len(cols)):
-        if len(rows) <= pes_per_tile < pe + len(rows) or (pe and len(rows) > pes_per_tile):
+        feeding = [row for row, block in enumerate(rows) if _feeds(layer, block, cols[col])]
+        if len(feeding) <= pes_per_tile < pe + len(feeding) or (pe and len(feeding) > pes_per_tile):
             tile, pe = tile + 1, 0
-        for row in range(len(rows)):
+        for row in feeding:
             if pe == pes_per_tile:
                 tile, pe = tile + 1, 0
             places.append(PePlace(row, col, tile, pe))

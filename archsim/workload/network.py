@@ -120,8 +120,26 @@ class Layer:
 
     @property
     def n_neurons(self) -> int:
-        """Neurons of the layer."""
-        return int(np.prod(self.conv_shape))
+        """Neurons of the layer; a layer that only passes sums on has none."""
+        return 0 if self.neuron.kind == "none" else int(np.prod(self.conv_shape))
+
+    @property
+    def full_weights(self) -> np.ndarray | None:
+        """Weights of shape (out_channel, in_channel, kernel_h, kernel_w); zero between channel groups."""
+        if self.weights is None or self.groups == 1:
+            return self.weights
+        full = np.zeros((self.out_channels, self.in_shape[0], *self.kernel), self.weights.dtype)
+        outputs, inputs = self.out_channels // self.groups, self.in_shape[0] // self.groups
+        for group in range(self.groups):
+            cols = slice(group * outputs, (group + 1) * outputs)
+            full[cols, group * inputs : (group + 1) * inputs] = self.weights[cols]
+        return full
+
+    def connects(self, inputs: tuple[int, int], outputs: tuple[int, int]) -> bool:
+        """Whether a range of input channels (first, last + 1) feeds any of a range of output channels."""
+        per_input, per_output = self.in_shape[0] // self.groups, self.out_channels // self.groups
+        first, last = inputs[0] // per_input, (inputs[1] - 1) // per_input
+        return first <= (outputs[1] - 1) // per_output and outputs[0] // per_output <= last
 
     @property
     def n_weights(self) -> int:

@@ -1,0 +1,151 @@
+"""Which input a token of a layer needs, how long it is kept, and how large the buffers must be.
+
+Everything here follows from shapes alone, so it is checked before anything has run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from archsim.components import line_buffer
+from archsim.components.line_buffer import Window
+from archsim.components.neuron import pool_emits
+from archsim.errors import MappingError
+from archsim.mapping import LayerMapping, Mapping
+from archsim.workload.network import INPUT, Layer, Shape
+
+_FRAMES = 2
+"""Frames over which lags are measured: the second has the first before it, later ones look the same."""
+
+
+def source_shape(mapping: Mapping, layer: LayerMapping) -> Shape:
+    """Shape of what the layer reads."""
+    source = layer.layer.source
+    return mapping.network.input_shape if source == INPUT else mapping.network.layer(source).out_shape
+
+
+def window(mapping: Mapping, layer: LayerMapping) -> Window:
+    """How the layer slides over what it reads."""
+    spec = layer.layer
+    _, height, width = source_shape(mapping, layer)
+    if spec.kind == "linear":
+        return Window((height, width), (1, 1), None)
+    return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
+
+
+def needs_and_uses(
+    mapping: Mapping, layer: LayerMapping, n_frames: int, n_timesteps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Last position that every token needs, and last token that every position serves; over all frames."""
+    reads = window(mapping, layer)
+    need, last_use = line_buffer.needed_positions(reads, n_frames), line_buffer.last_uses(reads, n_frames)
+    if layer.layer.delayed:
+        return line_buffer.delayed_needs(need, reads, n_timesteps), line_buffer.delayed_uses(last_use, reads)
+    return need, last_use
+
+
+def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
+    """Positions that the layer's line buffers hold; a MappingError gives the minimum where they are too few."""
+    return line_buffer.capacity(mapping.hardware, layer.layer.name, window(mapping, layer), layer.layer.delayed)
+
+
+def join_capacity(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
+    """Tokens of the layer called `joining` that wait at the neurons of `layer` for its own sums.
+
+    Raises:
+        MappingError: `tile.skip_buffer.tokens` is below the lag of the main path, with which the
+            shortcut would keep back what the main path needs; the message gives the minimum.
+    """
+    least, tokens = _join_lag(mapping, layer, joining), mapping.hardware.tile.skip_buffer.tokens
+    if tokens == "auto":
+        return least + mapping.hardware.tile.pe.latch_depth
+    if tokens < least:
+        raise MappingError(
+            f"tile.skip_buffer.tokens is {tokens}; what '{joining}' adds to layer '{layer.layer.name}' waits for up to "
+            f"{least} tokens of the main path. Raise it to {least} or set it to auto."
+        )
+    return tokens
+
+
+def v_mem_bits(mapping: Mapping) -> dict[int, int]:
+    """Bits of neuron state that each tile stores: of the neurons of its column blocks."""
+    bits: dict[int, int] = {}
+    for layer in mapping.layers:
+        if layer.layer.neuron.kind == "none":
+            continue
+        n_positions = window(mapping, layer).n_outputs
+        word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
+        for block, (first, last) in enumerate(layer.col_blocks):
+            home = layer.home_tile(block)
+            bits[home] = bits.get(home, 0) + (last - first) * n_positions * word_bits
+    return bits
+
+
+def check_buffers(mapping: Mapping) -> None:
+    """Check line buffers, skip buffers and neuron state stores.
+
+    Raises:
+        MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
+    """
+    for layer in mapping.layers:
+        buffer_capacity(mapping, layer)
+        for joining in layer.layer.adds:
+            join_capacity(mapping, layer, joining)
+    available = mapping.hardware.chip.neuron.v_mem_kib
+    for tile, bits in v_mem_bits(mapping).items():
+        if available != "auto" and bits > available * 8192:
+            raise MappingError(
+                f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
+                f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
+            )
+
+
+def _join_lag(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
+    """Tokens of a shortcut that pile up before the main path's first token can join.
+
+    An identity shortcut delivers position p of its origin as token p. Before the main path's token n
+    is done it needs the origin up to needed[n], so needed[n] - n tokens wait, and one more. A layer on the
+    shortcut holds back in its own line buffer what it has not served: it must have served enough
+    for the origin's position needed[n] to have room there.
+    """
+    side = next((item for item in mapping.layers if item.layer.name == joining and _is_passing(item.layer)), None)
+    if side is not None and side.layer.delayed:
+        return 1
+    origin = side.layer.source if side is not None else joining
+    needed = _needed_of(mapping, layer, origin)
+    if needed is None:
+        return 1
+    tokens = np.arange(len(needed))
+    if side is None:
+        return int((needed + 1 - tokens).max(initial=1))
+    reads = window(mapping, side)
+    last_use = np.sort(line_buffer.last_uses(reads, _FRAMES))
+    must_be_free = np.clip(needed + 1 - buffer_capacity(mapping, side), 0, len(last_use))
+    served = np.where(must_be_free > 0, last_use[np.maximum(must_be_free - 1, 0)] + 1, 0)
+    return int((served - tokens).max(initial=1))
+
+
+def _needed_of(mapping: Mapping, layer: LayerMapping, origin: str) -> np.ndarray | None:
+    """Last position of `origin` that each token of a layer depends on along its main path; None if it does not."""
+    if layer.layer.source == origin:
+        return line_buffer.needed_positions(window(mapping, layer), _FRAMES)
+    if layer.layer.source == INPUT:
+        return None
+    source = mapping.layer(layer.layer.source)
+    before = _needed_of(mapping, source, origin)
+    if before is None:
+        return None
+    return before[_tokens_of_positions(source.layer)[line_buffer.needed_positions(window(mapping, layer), _FRAMES)]]
+
+
+def _tokens_of_positions(layer: Layer) -> np.ndarray:
+    """Token that completes each position a layer emits, over the frames that lags are measured on."""
+    _, height, width = layer.conv_shape
+    if layer.pool is None:
+        return np.arange(height * width * _FRAMES)
+    completes = np.flatnonzero(pool_emits((height, width), layer.pool.kernel, layer.pool.stride))
+    return (np.arange(_FRAMES)[:, None] * height * width + completes).ravel()
+
+
+def _is_passing(layer: Layer) -> bool:
+    return layer.neuron.kind == "none"

@@ -1,0 +1,100 @@
+"""Which tile sits on which mesh node: the plain snake, or swapped until traffic is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+
+from archsim.mapping.model import LayerMapping, Mapping
+from archsim.workload.network import INPUT
+
+IO_NODE = 0
+"""Mesh node of the input and output port: the top left corner (assumption)."""
+
+_PORT = -1
+"""Stands for the input and output port where a tile would stand."""
+
+
+def snake(n_tiles: int, mesh_width: int) -> tuple[int, ...]:
+    """Nodes of tiles 0, 1, 2, ...: row by row, every second row backwards, so that tile n is next to tile n + 1."""
+    nodes = []
+    for tile in range(n_tiles):
+        y, x = divmod(tile, mesh_width)
+        nodes.append(y * mesh_width + (x if y % 2 == 0 else mesh_width - 1 - x))
+    return tuple(nodes)
+
+
+def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], int]:
+    """Bits per timestep between tiles (the port is -1), one bit per spike and accumulator.bits per partial sum.
+
+    Multicast counts once per destination, which overestimates what shares a path.
+    """
+    bits: dict[tuple[int, int], int] = {}
+    for layer in mapping.layers:
+        if layer.layer.source == INPUT:
+            channels, height, width = mapping.network.input_shape
+            _add(bits, [(_PORT, tile) for tile in layer.tiles], channels * height * width)
+        _, height, width = layer.layer.out_shape
+        sum_bits = layer.layer.conv_shape[1] * layer.layer.conv_shape[2] * mapping.hardware.tile.accumulator.bits
+        for block, (first, last) in enumerate(layer.col_blocks):
+            home = layer.home_tile(block)
+            _add(bits, [(pe.tile, home) for pe in layer.pes_of(block) if pe.tile != home], (last - first) * sum_bits)
+            _add(bits, [(home, tile) for tile in _destinations(mapping, layer, block)], (last - first) * height * width)
+    return bits
+
+
+def improve(mapping: Mapping) -> Mapping:
+    """Swap pairs of nodes, best first come, until no swap lowers bits times hops; starts from the snake.
+
+    Empty nodes take part, so a network that is smaller than the mesh moves towards the port.
+    Deterministic: pairs are tried in order of their numbers.
+    """
+    width = mapping.mesh_width
+    spare = [node for node in range(width * mapping.mesh_height) if node not in mapping.nodes]
+    nodes = [*mapping.nodes, *spare]
+    links: dict[int, list[tuple[int, int]]] = {}
+    for (source, destination), amount in traffic_bits(mapping).items():
+        links.setdefault(source, []).append((destination, amount))
+        links.setdefault(destination, []).append((source, amount))
+
+    def cost(place: int) -> int:
+        at = nodes[place]
+        return sum(
+            amount * _hops(at, IO_NODE if other == _PORT else nodes[other], width)
+            for other, amount in links.get(place, ())
+        )
+
+    improved = True
+    while improved:
+        improved = False
+        for one, two in combinations(range(len(nodes)), 2):
+            if one not in links and two not in links:
+                continue
+            before = cost(one) + cost(two)
+            nodes[one], nodes[two] = nodes[two], nodes[one]
+            if cost(one) + cost(two) < before:
+                improved = True
+            else:
+                nodes[one], nodes[two] = nodes[two], nodes[one]
+    return replace(mapping, nodes=tuple(nodes[: mapping.n_tiles]))
+
+
+PLACEMENTS: dict[str, Callable[[Mapping], Mapping]] = {"snake": lambda mapping: mapping, "traffic": improve}
+
+
+def _destinations(mapping: Mapping, layer: LayerMapping, block: int) -> list[int]:
+    name = layer.layer.name
+    consumers, joiners = mapping.consumers(name), mapping.joiners(name)
+    tiles = {tile for consumer in consumers for tile in consumer.tiles}
+    tiles |= {joiner.home_tile(block) for joiner in joiners}
+    return sorted(tiles) if consumers or joiners else [_PORT]
+
+
+def _hops(one: int, two: int, width: int) -> int:
+    return abs(one % width - two % width) + abs(one // width - two // width)
+
+
+def _add(bits: dict[tuple[int, int], int], pairs: list[tuple[int, int]], amount: int) -> None:
+    for pair in pairs:
+        bits[pair] = bits.get(pair, 0) + amount
