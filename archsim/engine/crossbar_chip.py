@@ -81,7 +81,7 @@ class _Builder:
         if spec.neuron.kind == "accumulate":
             return self.hardware.chip.neuron.v_mem_bits
         widths = [self._input_bits(consumer) for consumer in self.mapping.consumers(name)]
-        if not widths or self.mapping.joiners(name):
+        if self.mapping.is_output(spec) or self.mapping.joiners(name):
             largest = int(self.activity.layers[name].spikes.max(initial=0))
             widths.append(bits_for(largest * (math.prod(spec.pool.kernel) if spec.pool else 1)))
         return max(widths)
@@ -317,6 +317,7 @@ class _Builder:
         steps = self._emitted_steps(layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
         consumers, joiners = self.mapping.consumers(name), self.mapping.joiners(name)
+        is_output = self.mapping.is_output(layer.layer)
         stream = Stream(
             f"{name}.block{block}",
             name,
@@ -326,20 +327,20 @@ class _Builder:
             (last - first) * self._output_bits(layer),
             "partial_sums" if layer.layer.neuron.kind == "none" else "spikes",
             name,
-            ", ".join(item.layer.name for item in (*consumers, *joiners)) or "output",
+            ", ".join([item.layer.name for item in (*consumers, *joiners)] + ["output"] * is_output),
         )
         arrivals = [arrival for item in consumers for arrival in self._arrivals(item, block, stream)]
         for item in joiners:
             slot = Target("channel", self.skip_slots[item.layer.name, block, name])
             arrivals.append(self._stored(stream, item.home_tile(block), slot))
-        if not arrivals:
+        if is_output:
             inbox = self._channel(f"output.{name}.block{block}")
             lane = stream.lane(
                 (chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits),), inputs=(inbox,)
             )
             self.netlist.output_lanes.append(lane)
             self._shared("output").lanes.append(lane)
-            arrivals = [Arrival(IO_NODE, Target("channel", inbox))]
+            arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
         self.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
 
     def _last_step_only(self, layer: LayerMapping) -> np.ndarray:

@@ -102,6 +102,11 @@ class Mapping:
         """Layers that read what the layer called `name` (or `input`) emits."""
         return tuple(item for item in self.layers if item.layer.source == name)
 
+    def is_output(self, layer: Layer) -> bool:
+        """Whether the layer's output leaves the chip: nobody uses it within the same timestep."""
+        readers = [item for item in self.consumers(layer.name) if not item.layer.delayed]
+        return layer.neuron.kind != "none" and not readers and not self.joiners(layer.name)
+
     def joiners(self, name: str) -> tuple[LayerMapping, ...]:
         """Layers at whose neurons the output of the layer called `name` is added."""
         return tuple(item for item in self.layers if name in item.layer.adds)

@@ -88,7 +88,7 @@ def _destinations(mapping: Mapping, layer: LayerMapping, block: int) -> list[int
     consumers, joiners = mapping.consumers(name), mapping.joiners(name)
     tiles = {tile for consumer in consumers for tile in consumer.tiles}
     tiles |= {joiner.home_tile(block) for joiner in joiners}
-    return sorted(tiles) if consumers or joiners else [_PORT]
+    return sorted(tiles) + [_PORT] * mapping.is_output(layer.layer)
 
 
 def _hops(one: int, two: int, width: int) -> int:
