@@ -58,7 +58,7 @@ def join_capacity(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
     """
     least, tokens = _join_lag(mapping, layer, joining), mapping.hardware.tile.skip_buffer.tokens
     if tokens == "auto":
-        return least + mapping.hardware.tile.pe.latch_depth
+        return least + layer.layer.conv_shape[2] + mapping.hardware.tile.pe.latch_depth
     if tokens < least:
         raise MappingError(
             f"tile.skip_buffer.tokens is {tokens}; what '{joining}' adds to layer '{layer.layer.name}' waits for up to "

@@ -103,7 +103,7 @@ class SkipBuffer(Part):
     """Holds what takes a shortcut until the main path's sums arrive."""
 
     tokens: PositiveInt | Auto = "auto"
-    """Output positions held per column block; `auto` is the lag of the main path plus the latch depth."""
+    """Output positions held per column block; `auto` is the lag of the main path, a row, and the latch depth."""
 
 
 class Htree(Part):
