@@ -40,10 +40,10 @@ def activation_sparsity(activity: LayerActivity) -> float:
 
 def connection_sparsity(network: Network) -> float | None:
     """Zero weights over all weights; None where weights are unknown."""
-    if not network.has_weights:
+    if any(layer.weights is None and layer.fan_out is None for layer in network.layers):
         return None
-    zeros = sum(int(np.count_nonzero(layer.weights == 0)) for layer in network.layers)
-    return zeros / sum(layer.n_weights for layer in network.layers)
+    nonzero = sum(int(_fan_out(layer).sum()) for layer in network.layers)
+    return 1.0 - nonzero / sum(layer.n_weights for layer in network.layers)
 
 
 def footprint_bytes(network: Network) -> int:
@@ -78,6 +78,8 @@ def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
 
 def _fan_out(layer: Layer) -> np.ndarray:
     """Non-zero weights per (input channel, kernel_y, kernel_x); all of them where weights are unknown."""
+    if layer.fan_out is not None:
+        return layer.fan_out
     weights = layer.full_weights
     if weights is None:
         return np.full((layer.in_shape[0], *layer.kernel), layer.out_channels // layer.groups)

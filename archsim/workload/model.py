@@ -59,6 +59,28 @@ class WorkloadSettings:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What happened in a network once: enough to time it on any chip, without its weights.
+
+    `inputs` has shape (sample, step, channel, height, width); `spikes` holds what each layer's
+    neurons emitted, before pooling, same axes. Figures that only a network with weights can have
+    (accuracy, errors) travel along.
+    """
+
+    inputs: np.ndarray
+    spikes: dict[str, np.ndarray]
+    outputs: np.ndarray | None = None
+    accuracy: dict[str, float | int | None] = field(default_factory=dict)
+    errors_rel: dict[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_samples(self) -> int:
+        """Samples recorded."""
+        return int(self.inputs.shape[0])
+
+
+@dataclass(frozen=True)
 class Workload:
     """A network with its input, ready to be mapped and run.
 
@@ -76,6 +98,8 @@ class Workload:
     assumed_rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Weightless networks whose table states its activity: probability that a neuron spikes, by layer
     (and `input`) and timestep. It stands before `settings.assumed_rate`; see `rates_of`."""
+    recording: Recording | None = None
+    """Spikes to replay; then neither weights nor input are needed."""
 
     def rates_of(self, name: str) -> tuple[float, ...] | None:
         """Assumed probability that a neuron of a layer (or `input`) spikes, by timestep; None where none is assumed."""

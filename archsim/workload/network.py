@@ -93,6 +93,8 @@ class Layer:
     bias: np.ndarray | None
     neuron: NeuronModel
     pool: Pool | None = None
+    fan_out: np.ndarray | None = None
+    """Non-zero weights per (in_channel, kernel_h, kernel_w), where only that is known of the weights."""
     groups: int = 1
     """Channel groups of a convolution; weights then have in_channel / groups in their second axis."""
     delayed: bool = False
