@@ -11,13 +11,16 @@ Nothing heavy is imported before it is needed: torch comes with `infer`, pandas 
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Mapping as AnyMapping
 from pathlib import Path
 from types import MappingProxyType
 
 from archsim.activity import Activity
-from archsim.engine.simulation import Progress
-from archsim.engine.simulation import simulate as _simulate
+from archsim.engine.geometry import check_buffers
+from archsim.engine.replay import activity_of
+from archsim.engine.simulation import Progress, executor_of, simulate_activity
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
 from archsim.mapping import Mapping, map_network
@@ -43,11 +46,16 @@ __all__ = [
 WORKLOAD_PREFIX = "workload."
 
 
-def infer(mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0) -> Activity:
-    """Run the network through the analog core of the mapped chip and record its activity."""
-    from archsim.inference import infer as run  # imports torch
+def infer(
+    mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
+) -> Activity:
+    """Run the network through the analog core of the mapped chip and record its activity; replay a trace."""
+    if workload.recording is not None:
+        return activity_of(workload, mapping.hardware.mapping, samples)
+    from archsim.inference import infer as run  # imports torch, which replays do without
 
-    return run(mapping, workload, samples, seed)
+    report = (lambda done, total: progress("inference", done / total)) if progress else None
+    return run(mapping, workload, samples, seed, report)
 
 
 def simulate(
@@ -58,8 +66,36 @@ def simulate(
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
-    """Simulate a workload on a chip; see `archsim.engine.simulation.simulate`."""
-    return _simulate(hardware, workload, samples, seed, engine, progress)
+    """Simulate a workload on a chip.
+
+    Args:
+        hardware: The chip.
+        workload: Network and input, or a trace.
+        samples: Samples whose timing is simulated, back to back; accuracy uses all that there are.
+        seed: Seed of everything random.
+        engine: `simpy`, or `auto`, which takes it too.
+        progress: Called with a phase's name and the fraction of it that is done.
+
+    Raises:
+        ConfigError: The engine is not known.
+        MappingError: The network does not fit.
+        WorkloadError: The input has fewer samples than asked for.
+        SimulationError: The run failed.
+    """
+    executor_of(engine)
+    mapping = map_network(hardware, workload)
+    check_buffers(mapping)
+    began = time.perf_counter()
+    activity = infer(mapping, workload, samples, seed, progress)
+    inferred = time.perf_counter()
+    result = simulate_activity(mapping, workload, activity, seed, engine, progress)
+    result.wall_clock |= {
+        "inference_s": round(inferred - began, 3),
+        "simulation_s": round(time.perf_counter() - inferred, 3),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    return result
 
 
 def write_report(result: Result, path: str | Path) -> None:

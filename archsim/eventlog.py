@@ -31,7 +31,7 @@ leave: `server` its service ended then; `credit` it waited for a slot behind it.
 """
 
 LEAK = "leak"
-"""Action of the one leakage row that every component has."""
+"""Action of the one leakage row that every leaking component has."""
 
 FORMAT_VERSION = 1
 

@@ -96,8 +96,10 @@ def capacity(hardware: Hardware, layer: str, window: Window, is_delayed: bool = 
     width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
     least = minimum_capacity(window) + (window.n_inputs if is_delayed else 0)
     if rows == "auto":
-        whole_frames = window.kernel is None or is_delayed
-        automatic = 2 * window.n_inputs if whole_frames else (window.kernel[0] + window.stride[0]) * width
+        if window.kernel is None or is_delayed:
+            automatic = 2 * window.n_inputs
+        else:
+            automatic = (window.kernel[0] + window.stride[0]) * width
         return max(least, automatic)
     if rows * width < least:
         raise MappingError(

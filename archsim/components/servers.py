@@ -265,7 +265,7 @@ class SharedServer:
             last_lane = lane
 
     def _log_start(self, port: Port, data_ps: int, credit_ps: int, number: int, same_lane: bool) -> None:
-        if data_ps == self.env.now_ps:
+        if data_ps == self.env.now_ps or (data_ps < 0 and not number):
             port.log_start(DATA)
         elif credit_ps == self.env.now_ps:
             port.log_start(CREDIT)

@@ -1,15 +1,18 @@
 """Laws that every run must obey; a violation is a bug in the simulator and ends the run.
 
-Tokens in equal tokens out on every lane, packets received equal packets sent times fan-out, time
-never runs backwards, the waiting that channels counted themselves equals the waiting in the trace
-(Little's law: the occupancy integral is the sum of all waits), and parts sum to totals.
+Tokens in equal tokens out on every channel, a server serves one token at a time, a line buffer never
+holds more than its capacity and no token is fetched before its input is there, the waiting that
+channels counted themselves equals the waiting in the trace (Little's law: the occupancy integral is
+the sum of all waits), and parts sum to totals.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from archsim.components.netlist import Lane, Netlist
+from archsim.components.netlist import Lane, LineBuffer, Netlist, Server, Target
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.errors import SimulationError
 from archsim.units import format_time
@@ -19,29 +22,18 @@ def check_trace(netlist: Netlist, trace: ExecutionTrace) -> None:
     """Check times, tokens and waits of an execution.
 
     Raises:
-        SimulationError: A law is broken; the message names the lane or channel and both numbers.
+        SimulationError: A law is broken; the message names the part and both numbers.
     """
-    lanes = netlist.lanes()
-    entered: dict[int, np.ndarray] = {}
-    left: dict[int, np.ndarray] = {}
-    for lane, times in zip(lanes, trace.lanes, strict=True):
-        _check_times(lane, times)
-        for index in lane.inputs:
-            left[index] = times.start_ps
-        for index, at in _entries(lane, times):
-            entered[index] = at
+    times = dict(zip(map(id, netlist.lanes()), trace.lanes, strict=True))
+    ends = _Ends()
+    for server in netlist.servers:
+        _check_server(server, [times[id(lane)] for lane in server.lanes])
+        for lane in server.lanes:
+            ends.add(lane, times[id(lane)])
     for index, channel in enumerate(netlist.channels):
-        if index not in entered or index not in left:
-            raise SimulationError(f"{channel.name}: a channel without two ends")
-        if len(entered[index]) != len(left[index]):
-            raise SimulationError(f"{channel.name}: {len(entered[index])} tokens entered and {len(left[index])} left")
-        waited = int((left[index] - entered[index]).sum())
-        counted = trace.channels[index].occupancy_integral_ps
-        if waited != counted:
-            raise SimulationError(
-                f"{channel.name}: tokens waited {format_time(waited)} by the trace, {format_time(counted)} "
-                "by the channel's own count"
-            )
+        _check_channel(channel.name, ends, index, trace.channels[index].occupancy_integral_ps)
+    for index, buffer in enumerate(netlist.buffers):
+        _check_buffer(buffer, ends, index)
 
 
 def check_totals(totals: dict[str, float], energy_pj: float) -> None:
@@ -57,21 +49,72 @@ def check_totals(totals: dict[str, float], energy_pj: float) -> None:
             )
 
 
-def _check_times(lane: Lane, times: LaneTrace) -> None:
-    service = lane.service_ps
-    if len(times.start_ps) and (
-        times.start_ps.min() < 0
-        or (times.leave_ps < times.start_ps + service).any()
-        or (times.start_ps[1:] < times.start_ps[:-1]).any()
-    ):
-        raise SimulationError(f"{lane.name}: services that start before 0, overlap their past or end too early")
+@dataclass
+class _Ends:
+    """When tokens entered and left every place where they wait, from the lanes on both sides."""
+
+    entered: dict[Target, np.ndarray] = field(default_factory=dict)
+    sent: dict[Target, np.ndarray] = field(default_factory=dict)
+    left: dict[int, np.ndarray] = field(default_factory=dict)
+    fetches: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def add(self, lane: Lane, times: LaneTrace) -> None:
+        emitted = slice(None) if lane.emit is None else lane.emit
+        for index in lane.inputs:
+            self.left[index] = times.start_ps
+        if lane.reader:
+            self.fetches[lane.reader] = (times.start_ps, times.start_ps + lane.fetch_ps)
+        if lane.output is not None:
+            self.entered[Target("channel", lane.output)] = times.leave_ps[emitted]
+        for wire in lane.wires:
+            self.entered[wire.target] = times.start_ps[emitted] + wire.delay_ps
+        for target in lane.reserves:
+            self.sent[target] = times.start_ps[emitted]
 
 
-def _entries(lane: Lane, times: LaneTrace) -> list[tuple[int, np.ndarray]]:
-    """Channels that a lane feeds, and when each of its emitted tokens gets there."""
-    sent = slice(None) if lane.emit is None else lane.emit
-    entries = [(lane.output, times.leave_ps[sent])] if lane.output is not None else []
-    for wire in lane.wires:
-        if wire.target.kind == "channel":
-            entries.append((wire.target.index, times.start_ps[sent] + wire.delay_ps))
-    return entries
+def _check_server(server: Server, traces: list[LaneTrace]) -> None:
+    start = np.concatenate([times.start_ps for times in traces])
+    leave = np.concatenate([times.leave_ps for times in traces])
+    service = np.concatenate([lane.service_ps for lane in server.lanes])
+    if not len(start):
+        return
+    order = np.lexsort((leave, start))
+    in_order = all((times.start_ps[1:] >= times.start_ps[:-1]).all() for times in traces)
+    overlap = (start[order][1:] < leave[order][:-1]).any()
+    if start.min() < 0 or (leave < start + service).any() or overlap or not in_order:
+        raise SimulationError(f"{server.name}: services that start before 0, overlap, end too early or change order")
+
+
+def _check_channel(name: str, ends: _Ends, index: int, counted_ps: int) -> None:
+    entered, left = ends.entered.get(Target("channel", index)), ends.left.get(index)
+    if entered is None or left is None:
+        raise SimulationError(f"{name}: a channel without two ends")
+    if len(entered) != len(left):
+        raise SimulationError(f"{name}: {len(entered)} tokens entered and {len(left)} left")
+    waited_ps = int((left - entered).sum())
+    if waited_ps != counted_ps:
+        raise SimulationError(
+            f"{name}: tokens waited {format_time(waited_ps)} by the trace, {format_time(counted_ps)} by the "
+            "channel's own count"
+        )
+
+
+def _check_buffer(buffer: LineBuffer, ends: _Ends, index: int) -> None:
+    """Inputs are there when they are fetched, and a position is sent only once there is room for it."""
+    targets = [Target("buffer", index, source) for source in range(buffer.n_sources)]
+    n_positions = len(buffer.last_use)
+    if any(len(ends.entered[target]) != n_positions for target in targets):
+        raise SimulationError(f"{buffer.name}: a source did not send each of {n_positions} positions once")
+    complete = np.maximum.accumulate(np.max([ends.entered[target] for target in targets], axis=0))
+    released = np.zeros(len(buffer.need), np.int64)
+    for reader in range(buffer.n_readers):
+        start, fetched = ends.fetches[index, reader]
+        waits = buffer.need >= 0
+        if (start[waits] < complete[buffer.need[waits]]).any():
+            raise SimulationError(f"{buffer.name}: a token was fetched before its input was there")
+        released = np.maximum(released, fetched)
+    for target in targets:
+        later = np.arange(buffer.capacity, n_positions)
+        freed_by = np.maximum.accumulate(buffer.last_use)[later - buffer.capacity] if len(later) else later
+        if (freed_by >= len(released)).any() or (ends.sent[target][later] < released[freed_by]).any():
+            raise SimulationError(f"{buffer.name}: a position was sent before there was room for it")

@@ -12,7 +12,7 @@ from typing import cast
 import simpy
 
 from archsim.components.latches import Clock, Latch, LineBufferState
-from archsim.components.netlist import Lane, Netlist, Target, Wire
+from archsim.components.netlist import Lane, Netlist, Server, Target, Wire
 from archsim.components.servers import Arbitration, Place, Port, PrivateServer, SharedServer
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.errors import SimulationError
@@ -48,10 +48,12 @@ class _Execution:
         self.env = Clock()
         self.latches = [Latch(self.env, channel) for channel in netlist.channels]
         self.buffers = [LineBufferState(self.env, buffer) for buffer in netlist.buffers]
-        self.feeders: dict[tuple[str, int], list[AnyServer]] = {}
+        self.feeders: dict[Target, AnyServer] = {}
+        self.readers: dict[tuple[int, int], AnyServer] = {}
         arbitration = Arbitration(self.env)
         self.servers: list[AnyServer] = []
         for index, spec in enumerate(netlist.servers):
+            _require_executable(spec)
             ports = [self._port(lane) for lane in spec.lanes]
             server: AnyServer = (
                 PrivateServer(self.env, spec, ports[0])
@@ -121,8 +123,9 @@ class _Execution:
             lane = port.lane
             for latch in port.inputs:
                 latch.consumer = server
-            if port.reader:
+            if port.reader and lane.reader:
                 port.reader.readers.append(server)
+                self.readers[lane.reader] = server
             for place in port.reserves:
                 if isinstance(place, Latch):
                     place.producer = server
@@ -132,12 +135,9 @@ class _Execution:
                 port.output.producer = server
                 if isinstance(server, SharedServer):
                     port.reserves.append(port.output)
-                self._feeds("channel", lane.output or 0, server)
+                self.feeders[Target("channel", lane.output or 0)] = server
             for wire in lane.wires:
-                self._feeds(wire.target.kind, wire.target.index, server)
-
-    def _feeds(self, kind: str, index: int, server: AnyServer) -> None:
-        self.feeders.setdefault((kind, index), []).append(server)
+                self.feeders[wire.target] = server
 
     def _require_drained(self) -> None:
         stuck = {server.name: server for server in self.servers if any(not port.is_done for port in server.ports)}
@@ -145,9 +145,10 @@ class _Execution:
             return
         n_waiting = sum(len(port.service_ps) - port.next for server in stuck.values() for port in server.ports)
         path = self._wait_cycle(next(iter(stuck.values())))
+        is_cycle = path[0] == path[-1] and len(path) > 1
         raise SimulationError(
             f"no progress after t = {format_time(self.env.now_ps)}: {n_waiting} services never finished; "
-            f"these wait for each other: {' -> '.join(path)}"
+            f"{'these wait for each other' if is_cycle else 'each waits for the next'}: {' -> '.join(path)}"
         )
 
     def _wait_cycle(self, server: AnyServer) -> list[str]:
@@ -172,20 +173,30 @@ class _Execution:
                 if place.slot_ps(port.n_sent) is None:
                     if isinstance(place, Latch):
                         return _as_server(place.consumer)
-                    slowest = place.fetched.index(min(place.fetched))
-                    return _as_server(place.readers[slowest])
+                    return self.readers.get((self.buffers.index(place), place.fetched.index(min(place.fetched))))
         return None
 
     def _missing_input(self, port: Port) -> AnyServer | None:
         if port.lane.reader:
-            buffer, index = self.buffers[port.lane.reader[0]], port.lane.reader[0]
-            slowest = buffer.delivered.index(min(buffer.delivered))
-            feeders = self.feeders.get(("buffer", index), [])
-            return feeders[slowest] if slowest < len(feeders) else None
+            delivered, index = self.buffers[port.lane.reader[0]].delivered, port.lane.reader[0]
+            return self.feeders.get(Target("buffer", index, delivered.index(min(delivered))))
         for index, latch in zip(port.lane.inputs, port.inputs, strict=True):
             if not latch.arrivals:
-                return next(iter(self.feeders.get(("channel", index), [])), None)
+                return self.feeders.get(Target("channel", index))
         return None
+
+
+def _require_executable(server: Server) -> None:
+    """Refuse what no server can do, instead of leaving it out."""
+    for lane in server.lanes:
+        if server.policy == "shared" and lane.reader:
+            raise SimulationError(f"{lane.name}: a shared server cannot read a line buffer; use a private one")
+        if server.policy == "private" and (lane.wires or lane.reserves):
+            raise SimulationError(
+                f"{lane.name}: a private server has one channel behind it and no wires; use a shared one"
+            )
+    if server.policy == "private" and len(server.lanes) != 1:
+        raise SimulationError(f"{server.name}: a private server has {len(server.lanes)} lanes; it must have one")
 
 
 def _as_server(sleeper: object) -> AnyServer | None:

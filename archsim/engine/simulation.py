@@ -1,11 +1,9 @@
-"""One run from hardware and workload to result: map, infer, build, execute, log, tables."""
+"""From an activity to a result: build the netlist, execute it, log, aggregate. Nothing here needs torch."""
 
 from __future__ import annotations
 
 import json
-import platform
 import textwrap
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,13 +15,12 @@ from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, tables
 from archsim.engine.crossbar_chip import build_netlist
-from archsim.engine.geometry import check_buffers
 from archsim.engine.log import build_log
 from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
-from archsim.mapping import Mapping, map_network
+from archsim.mapping import Mapping
 from archsim.result import FORMAT_VERSION, Result
 from archsim.workload.model import Workload
 from archsim.yamlfile import dump_model
@@ -36,45 +33,6 @@ _MIN_SAMPLES_FOR_THROUGHPUT = 3
 _MIN_SAMPLES_FOR_PERCENTILES = 20
 
 
-def simulate(
-    hardware: Hardware,
-    workload: Workload,
-    samples: int = 1,
-    seed: int = 0,
-    engine: str = "auto",
-    progress: Progress | None = None,
-) -> Result:
-    """Simulate a workload on a chip.
-
-    Args:
-        hardware: The chip.
-        workload: Network and input.
-        samples: Samples whose timing is simulated, back to back; accuracy uses all that there are.
-        seed: Seed of everything random.
-        engine: `simpy`, or `auto`, which takes it too.
-        progress: Told now and then how far each phase is.
-
-    Raises:
-        MappingError: The network does not fit.
-        WorkloadError: The input has fewer samples than asked for.
-        SimulationError: The run failed.
-    """
-    mapping = map_network(hardware, workload)
-    check_buffers(mapping)
-    _engine(engine)
-    began = time.perf_counter()
-    activity = _infer(mapping, workload, samples, seed, progress)
-    inferred = time.perf_counter()
-    result = simulate_activity(mapping, workload, activity, seed, engine, progress)
-    result.wall_clock |= {
-        "inference_s": round(inferred - began, 3),
-        "simulation_s": round(time.perf_counter() - inferred, 3),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
-    return result
-
-
 def simulate_activity(
     mapping: Mapping,
     workload: Workload,
@@ -83,8 +41,21 @@ def simulate_activity(
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
-    """Simulate the timing of an activity that is known already; nothing here needs torch."""
-    executor = _engine(engine)
+    """Simulate the timing of an activity on a mapped chip.
+
+    Args:
+        mapping: The network on the chip.
+        workload: Where the activity comes from.
+        activity: What happened in the network.
+        seed: Seed it was made with, for the record.
+        engine: `simpy`, or `auto`, which takes it too.
+        progress: Told now and then how far the execution is.
+
+    Raises:
+        MappingError: A buffer is too small.
+        SimulationError: The run failed.
+    """
+    executor = executor_of(engine)
     netlist = build_netlist(mapping, activity)
     trace = executor(netlist, (lambda done: progress("simulation", done)) if progress else None)
     return build_result(mapping, workload, activity, netlist, trace, seed)
@@ -121,17 +92,11 @@ def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
     return last - first
 
 
-def _engine(name: str) -> Callable[[Netlist, Callable[[float], None] | None], ExecutionTrace]:
+def executor_of(name: str) -> Callable[[Netlist, Callable[[float], None] | None], ExecutionTrace]:
+    """Execution by name; a ConfigError lists the names."""
     if name not in ("auto", "simpy"):
         raise ConfigError(f"engine {name!r} is not known; engines are auto, simpy")
     return execute
-
-
-def _infer(mapping: Mapping, workload: Workload, samples: int, seed: int, progress: Progress | None) -> Activity:
-    from archsim.inference import infer  # imports torch, which replays and config faults do without
-
-    report = (lambda done, total: progress("inference", done / total)) if progress else None
-    return infer(mapping, workload, samples, seed, report)
 
 
 def _summary(
@@ -208,13 +173,13 @@ def _percentile(latencies: np.ndarray, percent: int) -> int:
 
 
 def _throughput(log: EventLog, n_samples: int) -> float | None:
-    """Samples per second between the first and the last departure; None below three samples."""
+    """Samples per second between the second and the last departure; the first fills the pipeline. None below three."""
     if n_samples < _MIN_SAMPLES_FOR_THROUGHPUT:
         return None
     last = np.zeros(n_samples, np.int64)
     leaving = log.rows_of("output")
     np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
-    return float((n_samples - 1) / ((last[-1] - last[0]) * 1e-12))
+    return float((n_samples - 2) / ((last[-1] - last[1]) * 1e-12))
 
 
 def _resolved_config(hardware: Hardware, workload: Workload) -> str:

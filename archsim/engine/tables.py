@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity
-from archsim.components.netlist import Netlist
-from archsim.components.trace import ExecutionTrace
+from archsim.components.netlist import Netlist, Server
+from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine.metrics import activation_sparsity
-from archsim.eventlog import CREDIT, SERVER, EventLog, Level
+from archsim.eventlog import CREDIT, EventLog, Level
 from archsim.mapping import LayerMapping, Mapping
 from archsim.workload.network import INPUT
 
@@ -33,7 +33,7 @@ def component_table(netlist: Netlist, trace: ExecutionTrace, log: EventLog) -> p
     dynamic = ~log.is_leakage
     peaks = _peak_queues(netlist, trace)
     n = len(log.components)
-    states = _states(log, trace.end_ps)
+    states = _states(netlist, trace)
     codes = log["component"]
     frame = pd.DataFrame(
         {
@@ -150,41 +150,70 @@ def _count_component(log: EventLog, mine: np.ndarray, names: dict[int, str], suf
     return int(log["count"][mine & np.isin(log["component"], codes)].sum())
 
 
-def _states(log: EventLog, end_ps: int) -> dict[str, np.ndarray]:
-    """Busy, blocked, starved and idle picoseconds per component, int64; they sum to `end_ps`.
+def _states(netlist: Netlist, trace: ExecutionTrace) -> dict[str, np.ndarray]:
+    """Busy, blocked, starved and idle picoseconds per component, int64; they sum to the run.
 
-    Between two services of a component it starved if the later one waited for data, else it was
-    blocked: by a missing slot, or because its PE was still held. Before the first and after the
-    last service it is idle. A part whose services take no time, such as a memory whose port
+    A part is blocked from its own action's end until its token leaves (later stages still hold the PE,
+    or there is no slot behind it), and while its server waits for a slot; it starves while its
+    server waits for data or earlier stages of the same service run. Before the first and after the
+    last service it is idle. A part whose actions take no time, such as a memory whose port
     belongs to somebody else, is never waited for and counts as idle.
     """
-    n = len(log.components)
-    dynamic = ~log.is_leakage
-    codes, start, leave = (log[name][dynamic] for name in ("component", "start_ps", "leave_ps"))
-    service, cause = log["service_ps"][dynamic], log["start_cause"][dynamic]
-    busy = _sum_int(codes, service, n)
-    blocked = _sum_int(codes, leave - start - service, n)
-    same = codes[1:] == codes[:-1]
-    gaps = np.where(same, start[1:] - leave[:-1], 0)
-    waits = np.isin(cause[1:], (CREDIT, SERVER))
-    blocked += _sum_int(codes[1:][waits], gaps[waits], n)
-    starved = _sum_int(codes[1:][~waits], gaps[~waits], n)
-    passive = busy == 0
-    blocked[passive] = starved[passive] = 0
-    return {
-        "busy_ps": busy,
-        "blocked_ps": blocked,
-        "starved_ps": starved,
-        "idle_ps": end_ps - busy - blocked - starved,
-    }
+    codes = {part.path: code for code, part in enumerate(netlist.components)}
+    totals = {state: np.zeros(len(codes), np.int64) for state in ("busy_ps", "blocked_ps", "starved_ps", "idle_ps")}
+    totals["idle_ps"] += trace.end_ps
+    times = iter(trace.lanes)
+    for server in netlist.servers:
+        for component, spent in _server_states(server, [next(times) for _ in server.lanes]).items():
+            for state, amount in zip(("busy_ps", "blocked_ps", "starved_ps"), spent, strict=True):
+                totals[state][codes[component]] += amount
+                totals["idle_ps"][codes[component]] -= amount
+    return totals
+
+
+def _server_states(server: Server, traces: list[LaneTrace]) -> dict[str, tuple[int, int, int]]:
+    """Busy, blocked and starved time of every part that spends time in a server's services."""
+    start = np.concatenate([times.start_ps for times in traces])
+    leave = np.concatenate([times.leave_ps for times in traces])
+    cause = np.concatenate([times.start_cause for times in traces])
+    order = np.lexsort((leave, start))
+    start, leave, cause = start[order], leave[order], cause[order]
+    gaps = start[1:] - leave[:-1]
+    waits_for_slot = cause[1:] == CREDIT
+    blocked_between, starved_between = int(gaps[waits_for_slot].sum()), int(gaps[~waits_for_slot].sum())
+    states = {}
+    for component in dict.fromkeys(action.component for lane in server.lanes for action in lane.actions):
+        before, own = (np.concatenate(parts)[order] for parts in _own_times(server, component))
+        if own.any():
+            blocked = int((leave - start - before - own).sum()) + blocked_between
+            states[component] = (int(own.sum()), blocked, int(before.sum()) + starved_between)
+    return states
+
+
+def _own_times(server: Server, component: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Per lane: time of a service before a part's own actions, and time in them."""
+    before, own = [], []
+    for lane in server.lanes:
+        mine = [index for index, action in enumerate(lane.actions) if action.component == component]
+        earlier = np.zeros(lane.n_tokens, np.int64)
+        inside = np.zeros(lane.n_tokens, np.int64)
+        for index, action in enumerate(lane.actions):
+            if index in mine:
+                inside = inside + action.duration_ps
+            elif not mine or index < mine[-1]:
+                earlier = earlier + action.duration_ps
+        before.append(earlier)
+        own.append(inside)
+    return before, own
 
 
 def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
-    """Most tokens waiting in one input latch, per component that a server's first action belongs to."""
+    """Most tokens waiting in one input latch of a server, listed at the part that gives the server its name."""
+    paths = {part.path for part in netlist.components}
     peaks: dict[str, int] = {}
-    for lane in netlist.lanes():
-        component = lane.actions[0].component
-        waiting = max((trace.channels[index].peak for index in lane.inputs), default=0)
+    for server in netlist.servers:
+        waiting = max((trace.channels[index].peak for lane in server.lanes for index in lane.inputs), default=0)
+        component = server.name if server.name in paths else server.lanes[0].actions[0].component
         peaks[component] = max(peaks.get(component, 0), waiting)
     return peaks
 

@@ -31,6 +31,7 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
         MappingError: Tiles or mesh nodes are missing; the message says how many.
     """
     network = workload.network if isinstance(workload, Workload) else workload
+    _require_flow(network)
     layers: list[LayerMapping] = []
     tile, pe = 0, 0
     for layer in network.layers:
@@ -46,6 +47,18 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     width, height = _mesh_size(hardware, n_tiles)
     mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width))
     return PLACEMENTS[hardware.mapping.placement](mapping)
+
+
+def _require_flow(network: Network) -> None:
+    """Refuse what cannot flow: a readout that somebody reads never sends before the last timestep."""
+    for layer in network.layers:
+        for name in (layer.source, *layer.adds):
+            source = next((item for item in network.layers if item.name == name), None)
+            if source is not None and source.neuron.kind == "accumulate":
+                raise MappingError(
+                    f"layer '{layer.name}' reads '{name}', a readout that never fires. "
+                    "Put spiking neurons between them or end the network there."
+                )
 
 
 def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ...], ...]:

@@ -20,8 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from archsim.engine.simulation import simulate_activity
 from archsim.hardware.costs import CostLibrary
+from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
+from archsim.mapping import map_network
 from archsim.units import ceil_div
 from archsim.validation.check import Check
 from archsim.workload.builders import spikesim_vgg9_convolutions
@@ -225,13 +228,17 @@ UNLIMITED = {"chip.noc.detail": "ideal", "tile.line_buffer.rows": 1_000, "tile.p
 
 def simulated_checks(progress: Callable[[str, float], None] | None = None) -> Iterator[Check]:
     """The simulated preset, dense and at true sizes, against the same model."""
-    from archsim.engine.simulation import simulate  # torch comes with it, and the closed form needs none
+    from archsim.inference import infer  # torch comes with it, and the closed form needs none
+
+    def simulate(hardware: Hardware) -> Result:
+        mapping = map_network(hardware, workload)
+        return simulate_activity(mapping, workload, infer(mapping, workload), progress=progress)
 
     workload = load_workload("vgg9-convolutions")
     n_pe_cycles = sum(TRUE_SIZES.pe_cycles) * TIMESTEPS
     hardware = load_hardware("spikesim-rram-64", DENSE | UNLIMITED)
     library = hardware.library
-    result = simulate(hardware, workload, progress=progress)
+    result = simulate(hardware)
     events = result.events
     transfers = int(
         (events["action"].astype(str) == "transfer").mul(events["component"].astype(str).str.endswith(".htree")).sum()
@@ -265,9 +272,7 @@ def simulated_checks(progress: Callable[[str, float], None] | None = None) -> It
         result.summary["latency_ps"] * 1e-9,
         bounds=(bottleneck * 1e-9, serial * 1e-9),
     )
-    digital = simulate(
-        load_hardware("spikesim-rram-64", DENSE | {"tile.pe.column_merge": "digital"}), workload, progress=progress
-    )
+    digital = simulate(load_hardware("spikesim-rram-64", DENSE | {"tile.pe.column_merge": "digital"}))
     per_cycle = (sum(simulated_terms_pj(digital).values()) + extra) / n_pe_cycles
     yield Check(
         "simulated: PE cycle, nine crossbars digitised",

@@ -126,7 +126,7 @@ def read_trace(path: Path) -> Workload:
         inputs=inputs,
         spikes=spikes,
         outputs=arrays.get("outputs"),
-        accuracy=dict(header.accuracy),
+        accuracy={str(key): value for key, value in header.accuracy.items()},
         errors_rel={item.name: item.error_rel for item in header.layers},
         notes=header.notes,
     )
