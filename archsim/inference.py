@@ -8,7 +8,7 @@ feed forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,20 +55,42 @@ class IdealRun:
 
 
 @dataclass(frozen=True)
+class _State:
+    """What neurons keep between timesteps: potentials and synaptic currents, (sample, channel, height, width)."""
+
+    potential: Tensor
+    current: Tensor
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """What reaches a layer: integers for its rows, and what joins its weighted sums (0 for nothing)."""
+
+    values: Tensor
+    joined: Tensor
+
+
+@dataclass(frozen=True)
 class _LayerRun:
     """Values of one layer for one batch; spikes before pooling."""
 
-    inputs: Tensor
     spikes: Tensor
-    potential: Tensor
-    """Potentials after the last timestep, shape (sample, channel, height, width)."""
-    largest_potential: float
-    n_clipped_inputs: Tensor
-    """Per sample, like the two below."""
-    n_adc_clips: Tensor
+    sums: Tensor
+    """Weighted sums with bias and all that joins, shape (sample, step or 1, channel, height, width)."""
+    state: _State
+    """After the last timestep."""
+    largest_state: float
     n_saturations: Tensor
-    squared_error: float
-    squared_ideal: float
+    """Per sample, like the two below."""
+    inputs: Tensor | None = None
+    n_clipped_inputs: Tensor | int = 0
+    n_adc_clips: Tensor | int = 0
+    squared_error: float = 0.0
+    squared_ideal: float = 0.0
+
+
+RunLayer = Callable[[int, _Arrived, int, _State | None], _LayerRun]
+"""Runs the layer of an index over a number of timesteps, from a state (None: rest)."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +120,18 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
 
     Returns:
         Spikes of every layer and the network's outputs.
-
-    Raises:
-        WorkloadError: The network has recurrent or residual connections.
     """
-    _check_feed_forward(network)
-    available = {INPUT: torch.as_tensor(np.ascontiguousarray(values))}
-    spikes: dict[str, np.ndarray] = {}
-    outputs = torch.empty(0)
-    for layer in network.layers:
-        inputs = _layer_input(layer, available[layer.source])
+
+    def run(index: int, arrived: _Arrived, n_steps: int, state: _State | None) -> _LayerRun:
+        layer = network.layers[index]
         scale = input_scale if layer.source == INPUT else 1.0
-        emitted, potential, _, _ = _fire(layer, _ideal_sums(layer, inputs, scale), n_timesteps, None, 0)
-        available[layer.name] = _pooled(emitted, layer.pool)
-        spikes[layer.name] = emitted.numpy()
-        outputs = _outputs(layer, potential, available[layer.name])
-    return IdealRun(spikes, outputs.numpy())
+        sums = _with_bias(layer, _ideal_products(layer, arrived.values, scale)) + arrived.joined
+        return _fire(layer, sums, n_steps, state)
+
+    runs = _run_network(network.layers, values, n_timesteps, run)
+    spikes = {layer.name: run.spikes.numpy() for layer, run in zip(network.layers, runs, strict=True)}
+    last = _last_layer(network.layers)
+    return IdealRun(spikes, _outputs(network.layers[last], runs[last]).numpy())
 
 
 def infer(
@@ -137,13 +155,11 @@ def infer(
         Activity of the recorded samples and accuracy over all samples.
 
     Raises:
-        WorkloadError: There is no input, or fewer samples or timesteps than asked for, or the network
-            has recurrent or residual connections.
+        WorkloadError: There is no input, or fewer samples or timesteps than asked for.
     """
     torch.set_num_threads(1)
     if not workload.network.has_weights:
         return assumed_activity(workload, samples, seed)
-    _check_feed_forward(workload.network)
     data = _checked_input(workload, samples)
     calibration, notes = _calibration_set(workload, data)
     with torch.inference_mode():
@@ -179,17 +195,6 @@ def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
         layers[layer.name] = LayerActivity(inputs, spikes)
     note = f"spikes are an assumption: Bernoulli with rate {rate:g} per neuron and timestep, seed {seed}"
     return Activity(layers, samples, workload.n_timesteps, "assumed", notes=(note,))
-
-
-def _check_feed_forward(network: Network) -> None:
-    """Refuse what the layer-by-layer evaluation would get wrong."""
-    for layer in network.layers:
-        if layer.delayed or layer.adds or layer.neuron.kind == "none":
-            what = "reads its source one timestep later" if layer.delayed else "takes part in a join"
-            raise WorkloadError(
-                f"network '{network.name}': layer '{layer.name}' {what}; inference handles chains without recurrent "
-                "or residual connections"
-            )
 
 
 def _checked_input(workload: Workload, samples: int) -> InputData:
@@ -241,7 +246,10 @@ def _row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
 def _program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> _ChipLayer:
     """Write a layer's weights into its crossbars."""
     layer = mapped.layer
-    geometry = LayerGeometry(mapped.row_blocks, mapped.col_blocks, layer.stride, layer.padding, layer.conv_shape[1:])
+    pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
+    geometry = LayerGeometry(
+        mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:]
+    )
     return _ChipLayer(
         layer=layer,
         programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware),
@@ -254,20 +262,45 @@ def _program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: I
 
 def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: InputFormat) -> list[_ChipLayer]:
     """Program the chip and fit it layer by layer, each on what the layers before (with exact V_mem) feed it."""
-    n_timesteps = workload.n_timesteps
-    available = {INPUT: torch.as_tensor(np.ascontiguousarray(_steps(data, n_timesteps)))}
-    chip: list[_ChipLayer] = []
-    for mapped in mapping.layers:
-        layer = _program(mapping, mapped, data.scale, rows)
-        inputs, layer_rows, _ = _driven(layer, _layer_input(layer.layer, available[layer.layer.source]))
-        frames = inputs.flatten(0, 1)
-        programmed = calibrate_ranges(layer.programmed, frames, layer_rows)
-        layer = replace(layer, programmed=fit_gains(programmed, frames, layer_rows))
-        run = _run_layer(layer, inputs, n_timesteps)
-        layer = replace(layer, v_full_scale=potential_full_scale(run.largest_potential))
-        chip.append(layer)
-        available[layer.layer.name] = _pooled(run.spikes, layer.layer.pool)
+    network, n_timesteps = mapping.network, workload.n_timesteps
+    chip = [_program(mapping, mapped, data.scale, rows) for mapped in mapping.layers]
+    values = _steps(data, n_timesteps)
+    if any(layer.delayed for layer in network.layers):
+        ideal = run_ideal(network, values, n_timesteps, data.scale).spikes
+        for index, layer in enumerate(chip):
+            chip[index] = _fit(layer, _ideal_input(network, layer.layer, values, ideal))
+        largest = [run.largest_state for run in _run_chip(chip, values, n_timesteps)]
+        return [_with_full_scale(layer, size) for layer, size in zip(chip, largest, strict=True)]
+
+    def run(index: int, arrived: _Arrived, n_steps: int, state: _State | None) -> _LayerRun:
+        chip[index] = _fit(chip[index], arrived.values)
+        done = _run_layer(chip[index], arrived, n_steps, state)
+        chip[index] = _with_full_scale(chip[index], done.largest_state)
+        return done
+
+    _run_network(network.layers, values, n_timesteps, run)
     return chip
+
+
+def _fit(layer: _ChipLayer, values: Tensor) -> _ChipLayer:
+    """Fit converter ranges and gains of a layer to what its rows see."""
+    inputs, rows, _ = _driven(layer, values)
+    frames = inputs.flatten(0, 1)
+    return replace(layer, programmed=fit_gains(calibrate_ranges(layer.programmed, frames, rows), frames, rows))
+
+
+def _with_full_scale(layer: _ChipLayer, largest_state: float) -> _ChipLayer:
+    return replace(layer, v_full_scale=potential_full_scale(largest_state))
+
+
+def _ideal_input(network: Network, layer: Layer, values: np.ndarray, spikes: dict[str, np.ndarray]) -> Tensor:
+    """What a layer would read if the layers before were ideal."""
+    if layer.source == INPUT:
+        return _layer_input(layer, torch.as_tensor(np.ascontiguousarray(values)))
+    source = _pooled(torch.as_tensor(spikes[layer.source]), network.layer(layer.source).pool)
+    if layer.delayed:
+        source = torch.cat([torch.zeros_like(source[:, :1]), source[:, :-1]], dim=1)
+    return _layer_input(layer, source)
 
 
 def _evaluate(
@@ -310,13 +343,24 @@ def _evaluate(
     )
 
 
+@dataclass(frozen=True)
+class _KeptRun:
+    """What is recorded of a layer's run."""
+
+    inputs: Tensor
+    spikes: Tensor
+    n_clipped_inputs: int
+    n_adc_clips: int
+    n_saturations: int
+
+
 class _Recorder:
     """Keeps the first samples of a run, and error statistics of all of them."""
 
     def __init__(self, chip: list[_ChipLayer], samples: int) -> None:
         self._chip = chip
         self._samples = samples
-        self._kept: dict[str, list[_LayerRun]] = {layer.layer.name: [] for layer in chip}
+        self._kept: dict[str, list[_KeptRun]] = {layer.layer.name: [] for layer in chip}
         self._errors = {layer.layer.name: np.zeros(2) for layer in chip}
         self._outputs: list[np.ndarray] = []
         self._n_missing = samples
@@ -349,48 +393,100 @@ class _Recorder:
         return LayerActivity(
             inputs=_smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
             spikes=_smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
-            clipped_inputs=sum(int(run.n_clipped_inputs.sum()) for run in runs),
-            adc_clips=sum(int(run.n_adc_clips.sum()) for run in runs),
+            clipped_inputs=sum(run.n_clipped_inputs for run in runs),
+            adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
             gain=float(gains.mean()) if gains is not None else None,
-            v_mem_saturations=sum(int(run.n_saturations.sum()) for run in runs),
+            v_mem_saturations=sum(run.n_saturations for run in runs),
         )
 
 
 def _run_chip(chip: list[_ChipLayer], values: np.ndarray, n_timesteps: int) -> list[_LayerRun]:
     """Run every layer on one batch of input integers, shape (sample, step or 1, channel, height, width)."""
-    available = {INPUT: torch.as_tensor(np.ascontiguousarray(values))}
-    runs = []
-    for layer in chip:
-        inputs = _layer_input(layer.layer, available[layer.layer.source])
-        run = _run_layer(layer, inputs, n_timesteps)
-        available[layer.layer.name] = _pooled(run.spikes, layer.layer.pool)
-        runs.append(run)
-    return runs
+
+    def run(index: int, arrived: _Arrived, n_steps: int, state: _State | None) -> _LayerRun:
+        return _run_layer(chip[index], arrived, n_steps, state)
+
+    return _run_network([layer.layer for layer in chip], values, n_timesteps, run)
 
 
-def _run_layer(layer: _ChipLayer, values: Tensor, n_timesteps: int) -> _LayerRun:
+def _run_network(layers: Sequence[Layer], values: np.ndarray, n_timesteps: int, run: RunLayer) -> list[_LayerRun]:
+    """Run the layers in order of data flow: over all timesteps at once, or step by step where spikes come back."""
+    inputs = torch.as_tensor(np.ascontiguousarray(values))
+    if not any(layer.delayed for layer in layers):
+        return _run_pass(layers, inputs, n_timesteps, run, {}, {})[0]
+    parts: list[list[_LayerRun]] = []
+    states: dict[str, _State] = {}
+    before = {layer.name: torch.zeros(inputs.shape[0], 1, *layer.out_shape, dtype=torch.int32) for layer in layers}
+    for step_index in range(n_timesteps):
+        now = inputs[:, min(step_index, inputs.shape[1] - 1)].unsqueeze(1)
+        runs, before = _run_pass(layers, now, 1, run, states, before)
+        states = {layer.name: part.state for layer, part in zip(layers, runs, strict=True)}
+        parts.append(runs)
+    return [_in_sequence([runs[index] for runs in parts]) for index in range(len(layers))]
+
+
+def _run_pass(
+    layers: Sequence[Layer],
+    inputs: Tensor,
+    n_timesteps: int,
+    run: RunLayer,
+    states: dict[str, _State],
+    before: dict[str, Tensor],
+) -> tuple[list[_LayerRun], dict[str, Tensor]]:
+    """One pass through the layers; delayed ones read `before` and so come first. Returns what each emits, too."""
+    emitted: dict[str, Tensor] = {INPUT: inputs}
+    sums: dict[str, Tensor] = {}
+    runs: dict[int, _LayerRun] = {}
+    for index in sorted(range(len(layers)), key=lambda index: not layers[index].delayed):
+        layer = layers[index]
+        source = before[layer.source] if layer.delayed else emitted[layer.source]
+        joined = torch.zeros(())
+        for name in layer.adds:
+            joined = joined + sums.get(name, emitted[name])
+        done = run(index, _Arrived(_layer_input(layer, source), joined), n_timesteps, states.get(layer.name))
+        runs[index] = done
+        emitted[layer.name] = _pooled(done.spikes, layer.pool)
+        if layer.neuron.kind == "none":
+            sums[layer.name] = done.sums
+    return [runs[index] for index in range(len(layers))], emitted
+
+
+def _in_sequence(parts: list[_LayerRun]) -> _LayerRun:
+    """Runs of single timesteps as one run."""
+    inputs = [part.inputs for part in parts if part.inputs is not None]
+    return _LayerRun(
+        spikes=torch.cat([part.spikes for part in parts], dim=1),
+        sums=torch.cat([part.sums for part in parts], dim=1),
+        state=parts[-1].state,
+        largest_state=max(part.largest_state for part in parts),
+        n_saturations=torch.stack([part.n_saturations for part in parts]).sum(0),
+        inputs=torch.cat(inputs, dim=1) if inputs else None,
+        n_clipped_inputs=sum(part.n_clipped_inputs for part in parts),
+        n_adc_clips=sum(part.n_adc_clips for part in parts),
+        squared_error=sum(part.squared_error for part in parts),
+        squared_ideal=sum(part.squared_ideal for part in parts),
+    )
+
+
+def _run_layer(layer: _ChipLayer, arrived: _Arrived, n_timesteps: int, state: _State | None) -> _LayerRun:
     """Run one layer; a single input step (direct coding) is read again at every timestep, with the same result."""
-    inputs, rows, clipped = _driven(layer, values)
+    inputs, rows, clipped = _driven(layer, arrived.values)
     n_samples, n_steps = inputs.shape[:2]
     repeats = n_timesteps // n_steps
     frame_sums, clips = hardware_sums(layer.programmed, inputs.flatten(0, 1), rows)
-    sums = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
+    products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
     ideal = _ideal_products(layer.layer, inputs, layer.input_scale)
-    spikes, potential, largest, saturations = _fire(
-        layer.layer, _with_bias(layer.layer, sums), n_timesteps, layer.v_full_scale, layer.v_mem_bits
-    )
-    if not bool(torch.isfinite(potential).all()):
+    sums = _with_bias(layer.layer, products) + arrived.joined
+    done = _fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits)
+    if not bool(torch.isfinite(done.state.potential).all()):
         raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
-    return _LayerRun(
+    return replace(
+        done,
         inputs=inputs.expand(-1, n_timesteps, -1, -1, -1) if n_steps == 1 else inputs,
-        spikes=spikes,
-        potential=potential,
-        largest_potential=largest,
         n_clipped_inputs=clipped * repeats,
         n_adc_clips=clips.view(n_samples, n_steps).sum(1) * repeats,
-        n_saturations=saturations,
-        squared_error=float((sums - ideal).square().sum()),
+        squared_error=float((products - ideal).square().sum()),
         squared_ideal=float(ideal.square().sum()),
     )
 
@@ -409,11 +505,6 @@ def _layer_input(layer: Layer, values: Tensor) -> Tensor:
     return values.reshape(*values.shape[:2], *layer.in_shape)
 
 
-def _ideal_sums(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
-    """Weighted sums plus bias in float64, shape (sample, step, out_channel, height, width)."""
-    return _with_bias(layer, _ideal_products(layer, inputs, scale))
-
-
 def _ideal_products(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
     """Products with the real weights, without bias."""
     frames = inputs.flatten(0, 1).to(torch.float64) * scale
@@ -428,40 +519,45 @@ def _with_bias(layer: Layer, sums: Tensor) -> Tensor:
 
 
 def _weight_tensor(layer: Layer) -> Tensor:
-    """Weights as float64, shape (out_channel, in_channel, kernel_h, kernel_w); zero between channel groups."""
-    weights = torch.as_tensor(np.array(layer.weights, np.float64))
-    if layer.groups == 1:
-        return weights
-    n_outputs, n_inputs = layer.out_channels // layer.groups, layer.in_shape[0] // layer.groups
-    dense = torch.zeros(layer.out_channels, layer.in_shape[0], *layer.kernel, dtype=torch.float64)
-    for group in range(layer.groups):
-        outputs = slice(group * n_outputs, (group + 1) * n_outputs)
-        dense[outputs, group * n_inputs : (group + 1) * n_inputs] = weights[outputs]
-    return dense
+    return torch.as_tensor(np.array(layer.full_weights, np.float64))
 
 
 def _fire(
-    layer: Layer, sums: Tensor, n_timesteps: int, v_full_scale: float | None, v_mem_bits: int
-) -> tuple[Tensor, Tensor, float, Tensor]:
-    """Update neurons over all timesteps, from potential 0.
+    layer: Layer,
+    sums: Tensor,
+    n_timesteps: int,
+    state: _State | None,
+    v_full_scale: float | None = None,
+    v_mem_bits: int = 0,
+) -> _LayerRun:
+    """Update neurons over the timesteps, from a state or from rest (0); one step of sums serves all timesteps.
 
-    Returns:
-        Spikes (int32, shape of `sums` with all timesteps), final potentials, the largest magnitude
-        of a stored potential, and the number of saturated stores per sample.
+    State is stored in `v_mem_bits` where a full scale is given, else exactly. Neurons of kind `none`
+    do nothing: their sums join elsewhere.
     """
-    neuron = load_neuron(layer.neuron)
-    v = current = torch.zeros(sums.shape[0], *sums.shape[2:], dtype=torch.float64)
+    shape = (sums.shape[0], *sums.shape[2:])
+    saturations = torch.zeros(sums.shape[0], dtype=torch.int64)
     emitted = torch.zeros(sums.shape[0], n_timesteps, *sums.shape[2:], dtype=torch.int32)
-    largest, saturations = 0.0, torch.zeros(sums.shape[0], dtype=torch.int64)
+    v, current = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+    if layer.neuron.kind == "none":
+        return _LayerRun(emitted, sums, _State(v, current), 0.0, saturations)
+    if state is not None:
+        v, current = state.potential, state.current
+    neuron = load_neuron(layer.neuron)
+    has_current = neuron.synapse_decay is not None
+    largest = 0.0
     for index in range(n_timesteps):
         current = filter_current(current, sums[:, min(index, sums.shape[1] - 1)], neuron)
         v, spikes = step(v, current, neuron)
         if v_full_scale is not None:
             v, saturated = quantize_potential(v, v_full_scale, v_mem_bits)
             saturations += saturated.flatten(1).sum(1)
-        largest = max(largest, float(v.abs().max()))
+            if has_current:
+                current, saturated = quantize_potential(current, v_full_scale, v_mem_bits)
+                saturations += saturated.flatten(1).sum(1)
+        largest = max(largest, float(v.abs().max()), float(current.abs().max()) if has_current else 0.0)
         emitted[:, index] = spikes.to(torch.int32)
-    return emitted, v, largest, saturations
+    return _LayerRun(emitted, sums, _State(v, current), largest, saturations)
 
 
 def _pooled(spikes: Tensor, pool: Pool | None) -> Tensor:
@@ -473,28 +569,37 @@ def _pooled(spikes: Tensor, pool: Pool | None) -> Tensor:
     return sums.to(torch.int32).unflatten(0, spikes.shape[:2])
 
 
-def _outputs(layer: Layer, potential: Tensor, pooled_spikes: Tensor) -> Tensor:
+def _last_layer(layers: Sequence[Layer]) -> int:
+    """Index of the layer whose output is the network's: the last one with neurons."""
+    return max(index for index, layer in enumerate(layers) if layer.neuron.kind != "none")
+
+
+def _outputs(layer: Layer, run: _LayerRun) -> Tensor:
     """What a last layer tells: potentials of a readout, else spike counts; shape (sample, class)."""
-    values = potential if layer.neuron.kind == "accumulate" else pooled_spikes.sum(1)
+    is_readout = layer.neuron.kind == "accumulate"
+    values = run.state.potential if is_readout else _pooled(run.spikes, layer.pool).sum(1)
     return values.flatten(1).to(torch.float64)
 
 
 def _chip_outputs(chip: list[_ChipLayer], runs: list[_LayerRun]) -> np.ndarray:
-    layer, run = chip[-1].layer, runs[-1]
-    return _outputs(layer, run.potential, _pooled(run.spikes, layer.pool)).numpy()
+    last = _last_layer([layer.layer for layer in chip])
+    return _outputs(chip[last].layer, runs[last]).numpy()
 
 
-def _first_samples(run: _LayerRun, n_samples: int) -> _LayerRun:
-    """The run of the first samples, in memory of its own so that the batch can be freed."""
-    return replace(
-        run,
+def _first_samples(run: _LayerRun, n_samples: int) -> _KeptRun:
+    """What is recorded of the first samples, in memory of its own so that the batch can be freed."""
+    assert run.inputs is not None, "only chip runs are recorded"
+    return _KeptRun(
         inputs=run.inputs[:n_samples].clone(),
         spikes=run.spikes[:n_samples].clone(),
-        potential=run.potential[:n_samples].clone(),
-        n_clipped_inputs=run.n_clipped_inputs[:n_samples],
-        n_adc_clips=run.n_adc_clips[:n_samples],
-        n_saturations=run.n_saturations[:n_samples],
+        n_clipped_inputs=_sum_of_first(run.n_clipped_inputs, n_samples),
+        n_adc_clips=_sum_of_first(run.n_adc_clips, n_samples),
+        n_saturations=_sum_of_first(run.n_saturations, n_samples),
     )
+
+
+def _sum_of_first(counts: Tensor | int, n_samples: int) -> int:
+    return int(counts[:n_samples].sum()) if isinstance(counts, Tensor) else counts
 
 
 def _steps(data: InputData, n_timesteps: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from archsim.hardware.models import Hardware
 CHUNK_ELEMENTS = 1 << 22
 """Largest tensor of one chunk, in elements."""
 
-CrossbarRows = tuple[int, int, int, int]
+CrossbarRows = tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class LayerGeometry:
     """How a layer is cut into crossbars and how it slides over its input."""
 
     row_blocks: tuple[tuple[CrossbarRows, ...], ...]
-    """Per row block its crossbars as (kernel_y, kernel_x, first channel, last channel + 1)."""
+    """Per row block its crossbars, each as row segments (kernel_y, kernel_x, first channel, last channel + 1)."""
     col_blocks: tuple[tuple[int, int], ...]
     """Output channels of each column block: (first, last + 1)."""
+    pairs: frozenset[tuple[int, int]]
+    """Row and column blocks that share a PE; all of them unless channel groups keep blocks apart."""
     stride: tuple[int, int]
     padding: tuple[int, int]
     output_hw: tuple[int, int]
@@ -131,7 +133,8 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
             for sums, driven in _reads(layer, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
                 worth = layer.encoded.significance * rows.significance(bit)
-                histogram.add(seen, groups[index], worth.square())
+                cols = _connected(layer, index).repeat_interleave(layer.encoded.cols_per_weight)
+                histogram.add(seen[:, cols], groups[index][cols], worth.square()[cols])
     found = calibrated_range(histogram, hardware.tile.pe.adc.bits, from_zero=not hardware.tile.pe.crossbar.zero_skip)
     return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))
 
@@ -182,7 +185,19 @@ def _groups(layer: ProgrammedLayer, row_block: int) -> list[tuple[CrossbarRows, 
 
 def _largest_group(layer: ProgrammedLayer, row_block: int) -> int:
     """Most rows that meet in one conversion of a row block."""
-    return max(sum(last - first for _, _, first, last in group) for group in _groups(layer, row_block))
+    return max(sum(last - first for _, _, first, last in _segments(group)) for group in _groups(layer, row_block))
+
+
+def _segments(crossbars: tuple[CrossbarRows, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Row segments of several crossbars."""
+    return (segment for crossbar in crossbars for segment in crossbar)
+
+
+def _connected(layer: ProgrammedLayer, row_block: int) -> Tensor:
+    """Which output channels have a PE with this row block, bool, shape (out_channel,)."""
+    widths = torch.tensor([last - first for first, last in layer.geometry.col_blocks])
+    present = [(row_block, col) in layer.geometry.pairs for col in range(len(widths))]
+    return torch.tensor(present).repeat_interleave(widths)
 
 
 def _full_ranges(layer: ProgrammedLayer) -> AdcRange:
@@ -204,14 +219,16 @@ def _partial_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows: 
         raise ValueError("the layer's converters have no range yet; call calibrate_ranges first")
     adc, low, high = layer.hardware.tile.pe.adc, layer.ranges.low[row_block], layer.ranges.high[row_block]
     sums = -_block_product(layer, padded, row_block, layer.encoded.correction)
+    connected = _connected(layer, row_block)
+    columns = connected.repeat_interleave(layer.encoded.cols_per_weight)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
         for read, driven in _reads(layer, (padded >> bit) & 1, row_block):
             values, clipped = quantize_columns(read, low, high, adc.bits)
             mask = driven.unsqueeze(-1)
             sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
-            clips += (clipped & mask).flatten(1).sum(1)
-    return sums * layer.weight_scale, clips
+            clips += (clipped & mask & columns).flatten(1).sum(1)
+    return sums * connected * layer.weight_scale, clips
 
 
 def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -221,7 +238,7 @@ def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tu
     for group in _groups(layer, row_block):
         sums = torch.zeros(prod(positions), layer.encoded.cells.shape[-1])
         driven = torch.zeros(prod(positions), dtype=torch.bool)
-        for kernel_y, kernel_x, first, last in group:
+        for kernel_y, kernel_x, first, last in _segments(group):
             rows = _window(layer, driven_rows, kernel_y, kernel_x)[..., first:last].reshape(-1, last - first)
             driven |= rows.any(-1)
             for cols in _crossbar_cols(layer):
@@ -237,11 +254,11 @@ def _crossbar_cols(layer: ProgrammedLayer) -> list[slice]:
 
 def _block_product(layer: ProgrammedLayer, padded: Tensor, row_block: int, matrix: Tensor) -> Tensor:
     """Exact product of a row block with a (kernel_h, kernel_w, in_channel, out_channel) matrix, channels last."""
-    block = layer.geometry.row_blocks[row_block]
+    block = list(_segments(layer.geometry.row_blocks[row_block]))
     held = torch.zeros_like(matrix)
     for kernel_y, kernel_x, first, last in block:
         held[kernel_y, kernel_x, first:last] = matrix[kernel_y, kernel_x, first:last]
-    channels = slice(min(rows[2] for rows in block), max(rows[3] for rows in block))
+    channels = slice(min(first for _, _, first, _ in block), max(last for _, _, _, last in block))
     kernel = held[:, :, channels].permute(3, 2, 0, 1)
     products = functional.conv2d(padded[:, channels].to(torch.float64), kernel, stride=layer.geometry.stride)
     return products.permute(0, 2, 3, 1)
