@@ -252,7 +252,14 @@ def test_no_latch_and_no_line_buffer_holds_more_than_it_has_room_for(seed):
 def test_every_weight_is_on_exactly_one_crossbar(seed):
     layers = case(seed).mapping.layers
     rows = [
-        [(y, x, c) for block in one.row_blocks for y, x, low, high in block for c in range(low, high)] for one in layers
+        [
+            (y, x, c)
+            for block in one.row_blocks
+            for crossbar in block
+            for y, x, low, high in crossbar
+            for c in range(low, high)
+        ]
+        for one in layers
     ]
     cols = [[col for low, high in one.col_blocks for col in range(low, high)] for one in layers]
     expected = [(list(np.ndindex(*one.layer.kernel, one.layer.in_shape[0])), one.layer.out_channels) for one in layers]
@@ -278,7 +285,7 @@ def brute_counts(each: Run, mapped) -> dict[str, int]:
                     bool(
                         ((frame[first:last, out_y * layer.stride[0] + y, out_x * layer.stride[1] + x] >> bit) & 1).any()
                     )
-                    for y, x, first, last in block
+                    for ((y, x, first, last),) in block
                 ]
                 read = driven if pe.crossbar.zero_skip else [True] * len(block)
                 counts["crossbar_reads"] += sum(read) * len(mapped.col_blocks)

@@ -22,6 +22,10 @@ from archsim.workload.network import Layer, Network, NeuronModel, Pool
 from archsim.workload.nir_reader import read_nir
 
 
+def pairs_of(mapped):
+    return frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
+
+
 def chip(weight_bits=4, adc=None, crossbar=None, merge="analog", v_mem_bits=32, crossbars=9, **policy) -> Hardware:
     array = {"rows": 64, "cols": 64, "bits_per_cell": 4} | (crossbar or {})
     pe = Pe(
@@ -90,7 +94,9 @@ def test_mapped_product_is_torchs_convolution(kernel, stride, padding, in_channe
     hardware = chip(crossbar={"rows": 8, "cols": 16, "bits_per_cell": 2, "signed": signed}, merge=merge)
     layer = replace(conv("x", "input", (in_channels, 7, 7), out_channels, kernel, stride, padding), weights=weights)
     mapped = map_network(hardware, Network("x", layer.in_shape, (layer,))).layers[0]
-    geometry = LayerGeometry(mapped.row_blocks, mapped.col_blocks, layer.stride, layer.padding, layer.conv_shape[1:])
+    geometry = LayerGeometry(
+        mapped.row_blocks, mapped.col_blocks, pairs_of(mapped), layer.stride, layer.padding, layer.conv_shape[1:]
+    )
     rows = InputFormat(4, signed=True)
     programmed = calibrate_ranges(program_layer(weights, geometry, hardware), inputs, rows)
     sums, clips = hardware_sums(programmed, inputs, rows)
@@ -110,7 +116,7 @@ def test_gain_undoes_a_constant_factor(scope):
     weights = torch.randint(1, 8, (6, 10, 1, 1), generator=torch.Generator().manual_seed(1))
     weights[0, 0] = 7
     programmed = program_layer(
-        weights, LayerGeometry(mapped.row_blocks, mapped.col_blocks, (1, 1), (0, 0), (1, 1)), hardware
+        weights, LayerGeometry(mapped.row_blocks, mapped.col_blocks, pairs_of(mapped), (1, 1), (0, 0), (1, 1)), hardware
     )
     inputs = torch.randint(0, 2, (50, 10, 1, 1), generator=torch.Generator().manual_seed(2))
     programmed = calibrate_ranges(replace(programmed, weights=1.25 * programmed.weights), inputs, InputFormat(1))
@@ -238,15 +244,6 @@ def test_channel_groups_stay_apart():
     assert np.array_equal(found, run_ideal(workload.network, values, 3).spikes["g"])
 
 
-@pytest.mark.parametrize(("change", "words"), [({"delayed": True}, "one timestep later"), ({"adds": ("a",)}, "a join")])
-def test_recurrent_and_residual_networks_are_refused(change, words):
-    workload = small_workload(labels=False)
-    layers = (*workload.network.layers[:2], replace(workload.network.layers[2], **change))
-    network = replace(workload.network, layers=layers)
-    with pytest.raises(WorkloadError, match=f"layer 'c' .*{words}"):
-        run(chip(), replace(workload, network=network))
-
-
 def shapes_only(rate: float | None) -> Workload:
     network = small_network()
     layers = tuple(replace(layer, weights=None, bias=None) for layer in network.layers)
@@ -280,8 +277,9 @@ def brute_force(inputs, n_bits, blocks, stride, padding, output_hw):
         for y, x in np.ndindex(*output_hw):
             for block in blocks:
                 driven = [
-                    [sum(int(frame[c, y * stride[0] + ky, x * stride[1] + kx]) >> bit & 1 for c in range(first, last))
-                     for ky, kx, first, last in block] for bit in range(n_bits)
+                    [sum(int(frame[c, y * stride[0] + ky, x * stride[1] + kx]) >> bit & 1
+                         for ky, kx, first, last in crossbar for c in range(first, last))
+                     for crossbar in block] for bit in range(n_bits)
                 ]  # fmt: skip
                 rows.append(sum(map(sum, driven)))
                 reads.append(sum(count > 0 for bit in driven for count in bit))

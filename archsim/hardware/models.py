@@ -219,7 +219,7 @@ class MappingPolicy(Part):
     """How a network is put on the chip."""
 
     layout: Literal["kernel_position", "dense"] = "kernel_position"
-    """`kernel_position`: a crossbar per kernel position and channel block (SpikeSim); `dense`: rows unrolled (ISAAC)."""
+    """`kernel_position`: a crossbar per kernel position and channel block (SpikeSim); `dense`: rows unrolled."""
     weight_bits: Annotated[int, Field(ge=2, le=16)] = 4
     """Bits of a mapped weight, sign included."""
     replication: Literal["none"] = "none"
