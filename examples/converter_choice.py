@@ -2,7 +2,7 @@
 
 import archsim
 
-workload = archsim.load_workload("digits-cnn")
+workload = archsim.load_workload("digits-mlp")
 print("columns per ADC   latency     area")
 for cols_per_adc in (4, 8, 16):
     hardware = archsim.load_hardware("demo", {"tile.pe.adc.cols_per_adc": cols_per_adc})

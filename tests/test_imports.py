@@ -31,8 +31,6 @@ MAY_IMPORT = {
     "validation": {"analysis", "engine"},
 }
 """Arrows of the house; a room may also import what the rooms it imports may import."""
-EXCEPTIONS = {("engine/simulation.py", "inference")}
-"""`simulate` runs the whole chain, inference included, which it imports in the call."""
 TOP = {"api", "cli", "__init__", "__main__"}
 """May import everything, and no room imports them."""
 HEAVY = {"analog": "simpy", "components": "torch", "engine": "torch", "hardware": "torch", "mapping": "torch"}
@@ -86,11 +84,11 @@ def test_every_file_belongs_to_a_room():
     assert [str(path) for path in files() if room(path) not in set(MAY_IMPORT) | GROUND | TOP] == []
 
 
-def test_no_arrow_runs_up_but_the_known_exceptions():
+def test_no_arrow_runs_up():
     allowed = {name: reach(name) for name in MAY_IMPORT} | {name: set() for name in GROUND}
     inner = [path for path in files() if room(path) not in TOP]
     arrows = {(str(path.relative_to(ROOT)), to) for path in inner for to in rooms_of(path) - allowed[room(path)]}
-    assert arrows == EXCEPTIONS
+    assert arrows == set()
 
 
 def test_the_rooms_form_no_cycle():
