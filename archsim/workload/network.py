@@ -153,6 +153,7 @@ class Layer:
 class Network:
     """Layers in the order in which data flows: behind their source and what they add, delayed layers excepted.
 
+    The last layer is the network's output. A layer without neurons is added by exactly one other.
     A `linear` layer behind a map flattens it channel-major: its in_shape is (C * H * W, 1, 1).
     """
 
