@@ -19,14 +19,15 @@ from types import MappingProxyType
 
 from archsim.activity import Activity
 from archsim.engine.geometry import check_buffers
-from archsim.engine.replay import activity_of
 from archsim.engine.simulation import Progress, executor_of, simulate_activity
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
+from archsim.inference import infer as run_inference
+from archsim.inference import record_ideal, recording_of
 from archsim.mapping import Mapping, map_network
 from archsim.result import Result
 from archsim.workload.loader import load_workload
-from archsim.workload.model import Workload
+from archsim.workload.model import Recording, Workload
 
 __all__ = [
     "Activity",
@@ -38,6 +39,7 @@ __all__ = [
     "load_hardware",
     "load_workload",
     "map_network",
+    "record",
     "simulate",
     "split_overrides",
     "write_report",
@@ -50,12 +52,18 @@ def infer(
     mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
 ) -> Activity:
     """Run the network through the analog core of the mapped chip and record its activity; replay a trace."""
-    if workload.recording is not None:
-        return activity_of(workload, mapping.hardware.mapping, samples)
-    from archsim.inference import infer as run  # imports torch, which replays do without
-
     report = (lambda done, total: progress("inference", done / total)) if progress else None
-    return run(mapping, workload, samples, seed, report)
+    return run_inference(mapping, workload, samples, seed, report)
+
+
+def record(workload: Workload, hardware: Hardware | None = None, samples: int = 1, seed: int = 0) -> Recording:
+    """Record a workload's spikes: those of the ideal network, or of the network on a chip.
+
+    Write it with `archsim.workload.trace.write_trace`; a loaded trace is simulated like any workload.
+    """
+    if hardware is None:
+        return record_ideal(workload, samples, seed)
+    return recording_of(infer(map_network(hardware, workload), workload, samples, seed), workload)
 
 
 def simulate(

@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="simulate a workload on a chip and write the result")
     run.add_argument("hardware", metavar="HW", nargs="?", default=DEFAULT_HARDWARE, help="shipped name or YAML file")
     run.add_argument(
-        "workload", metavar="WORKLOAD", nargs="?", default=DEFAULT_WORKLOAD, help="shipped name, YAML or .nir file"
+        "workload",
+        metavar="WORKLOAD",
+        nargs="?",
+        default=DEFAULT_WORKLOAD,
+        help="shipped name, YAML, .nir, layer table or trace",
     )
     run.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder to write (default: a new one)")
     run.add_argument("--samples", metavar="N", type=int, default=1, help="samples whose timing is simulated")
@@ -83,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_common_options(describe)
     describe.set_defaults(command=_describe)
 
+    record = commands.add_parser("record", help="store the spikes of every layer as a trace that any chip can replay")
+    record.add_argument("workload", metavar="WORKLOAD", help="shipped name, YAML, .nir or layer table")
+    record.add_argument("-o", "--output", metavar="TRACE", type=Path, required=True, help="trace to write (.npz)")
+    record.add_argument("--hardware", metavar="HW", help="record the network on this chip (default: the ideal network)")
+    record.add_argument("--samples", metavar="N", type=int, default=1, help="samples to record")
+    record.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
+    _add_workload_options(record)
+    _add_common_options(record)
+    record.set_defaults(command=_record)
+
     validate = commands.add_parser("validate", help="compare with a published model")
     validate.add_argument("reference", choices=["spikesim"], help="what to compare with")
     validate.add_argument("--json", action="store_true", help="print JSON only")
@@ -94,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_workload_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", metavar="X", help=".npz file or generator such as poisson:0.1")
+    parser.add_argument("--input", metavar="X", help="input file (.npz, .npy, HDF5) or generator such as poisson:0.1")
     parser.add_argument("--timesteps", metavar="T", type=int, help="timesteps to run")
 
 
@@ -117,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
     from archsim import api
 
     hardware, workload = _load(options)
+    assert hardware is not None, "run always has a chip"
     assert workload is not None, "run always has a workload"
     target = options.output or _new_run_folder(hardware, workload)
     began = time.perf_counter()
@@ -140,6 +155,7 @@ def _describe(options: argparse.Namespace) -> int:
     from archsim.report.describe import hardware_sheets, mapping_sheets
 
     hardware, workload = _load(options)
+    assert hardware is not None, "describe always has a chip"
     sheets = list(hardware_sheets(hardware))
     if workload is not None:
         mapping = map_network(hardware, workload)
@@ -156,6 +172,26 @@ def _describe(options: argparse.Namespace) -> int:
     console = _console()
     for sheet in sheets:
         _print_table(console, sheet.title, sheet.columns, sheet.rows)
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from archsim import api
+    from archsim.workload.trace import write_trace
+
+    if options.output.suffix != ".npz":
+        raise ConfigError(f"{options.output}: a trace is an .npz file; give it that ending")
+    hardware, workload = _load(options)
+    assert workload is not None, "record always has a workload"
+    recording = api.record(workload, hardware, options.samples, options.seed)
+    write_trace(options.output, workload, recording)
+    spikes = {name: int(values.sum()) for name, values in recording.spikes.items()}
+    if options.json:
+        print(json.dumps({"trace": str(options.output), "samples": recording.n_samples, "spikes": spikes}, indent=2))
+        return 0
+    rows = [(name, f"{count:,}") for name, count in spikes.items()]
+    _print_table(_console(), f"{workload.name}, {recording.n_samples} sample(s)", ("layer", "spikes"), rows)
+    print(f"trace: {options.output}")
     return 0
 
 
@@ -197,14 +233,16 @@ def _schema(options: argparse.Namespace) -> int:
 # What they share
 
 
-def _load(options: argparse.Namespace) -> tuple[Hardware, Workload | None]:
+def _load(options: argparse.Namespace) -> tuple[Hardware | None, Workload | None]:
     """Read the files a command names, hardware first; nothing heavy is imported when they are faulty."""
     from archsim.api import load_hardware, load_workload, split_overrides
     from archsim.yamlfile import parse_override
 
     overrides: dict[str, object] = dict(parse_override(text, ConfigError) for text in options.overrides)
     for_hardware, for_workload = split_overrides(overrides)
-    hardware = load_hardware(options.hardware, for_hardware)
+    if options.hardware is None and for_hardware:
+        raise ConfigError(f"--set {next(iter(for_hardware))}: there is no chip to change; give --hardware")
+    hardware = load_hardware(options.hardware, for_hardware) if options.hardware is not None else None
     if options.workload is None:
         return hardware, None
     seed = getattr(options, "seed", 0)

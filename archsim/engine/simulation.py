@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -184,16 +185,11 @@ def _throughput(log: EventLog, n_samples: int) -> float | None:
 
 def _resolved_config(hardware: Hardware, workload: Workload) -> str:
     """Everything that determined the run as one YAML document: hardware, cost library, workload."""
-    settings = workload.settings
     fields = {
         "name": workload.name,
         "source": workload.source,
         "timesteps": workload.n_timesteps,
-        "timestep_s": settings.timestep_s,
-        "reset": settings.reset,
-        "spikes_per_step": settings.spikes_per_step,
-        "lif_update": settings.lif_update,
-        "assumed_rate": settings.assumed_rate,
+        **asdict(workload.settings),
     }
     sections = {
         "hardware": dump_model(hardware),

@@ -24,6 +24,7 @@ from archsim.engine.simulation import simulate_activity
 from archsim.hardware.costs import CostLibrary
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
+from archsim.inference import infer
 from archsim.mapping import map_network
 from archsim.units import ceil_div
 from archsim.validation.check import Check
@@ -228,7 +229,6 @@ UNLIMITED = {"chip.noc.detail": "ideal", "tile.line_buffer.rows": 1_000, "tile.p
 
 def simulated_checks(progress: Callable[[str, float], None] | None = None) -> Iterator[Check]:
     """The simulated preset, dense and at true sizes, against the same model."""
-    from archsim.inference import infer  # torch comes with it, and the closed form needs none
 
     def simulate(hardware: Hardware) -> Result:
         mapping = map_network(hardware, workload)

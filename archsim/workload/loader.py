@@ -22,6 +22,7 @@ from archsim.workload.layer_table import assumed_rates, read_layer_table
 from archsim.workload.model import InputData, Workload, WorkloadSettings
 from archsim.workload.network import Network
 from archsim.workload.nir_reader import read_nir
+from archsim.workload.trace import is_trace, read_trace
 from archsim.yamlfile import read_model
 
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
@@ -39,8 +40,8 @@ def load_workload(
     """Load a network together with what enters it.
 
     Args:
-        name_or_path: Name of a shipped workload, or path of a workload file (.yaml), network (.nir)
-            or layer table (.csv).
+        name_or_path: Name of a shipped workload, or path of a workload file (.yaml), network (.nir),
+            layer table (.csv) or trace (.npz).
         input: `.npz` file or generator text; replaces the input of a workload file.
         timesteps: Steps to run; by default those of the workload file, else all of the recording.
             Images and generators have no length of their own and need it.
@@ -59,10 +60,12 @@ def load_workload(
         bare = _bare_settings(settings)
         _check_for_nir(bare)
         return _assemble(path.stem, read_nir(path, bare), path, text, timesteps, samples, seed, bare)
+    if path.suffix == ".npz" and is_trace(path):
+        return _replayed(path, text, timesteps, settings)
     if path.suffix == ".csv":
         return _from_table(None, path, path, text, timesteps, _bare_settings(settings))
     if path.suffix not in (".yaml", ".yml"):
-        kinds = "a workload file (.yaml), a network (.nir) or a layer table (.csv)"
+        kinds = "a workload file (.yaml), a network (.nir), a layer table (.csv) or a trace (.npz)"
         raise WorkloadError(f"{path}: a workload is a shipped name, {kinds}")
     file = _read_file(path, settings)
     steps = file.timesteps if timesteps is None else timesteps
@@ -75,6 +78,19 @@ def load_workload(
     if text is None and file.input is not None:
         text = str(path.with_name(file.input))
     return _assemble(file.name, network, path, text, steps, samples, seed, file.settings())
+
+
+def _replayed(path: Path, text: str | None, timesteps: int | None, settings: Mapping[str, object]) -> Workload:
+    """A trace, which brings input, timesteps and settings of its own."""
+    workload = read_trace(path)
+    if text is not None or settings:
+        what = f"--input {text}" if text is not None else f"workload.{next(iter(settings))}"
+        raise WorkloadError(
+            f"{path}: a trace is replayed as it was recorded; {what} cannot change it. Record it again."
+        )
+    if timesteps not in (None, workload.n_timesteps):
+        raise WorkloadError(f"{path}: the trace has {workload.n_timesteps} timesteps; {timesteps} were asked for")
+    return workload
 
 
 def _read_file(path: Path, overrides: Mapping[str, object]) -> WorkloadFile:

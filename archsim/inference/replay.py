@@ -11,7 +11,7 @@ from archsim.workload.model import Recording, Workload
 from archsim.workload.network import INPUT, Layer, Network, Pool
 
 
-def activity_of(workload: Workload, policy: MappingPolicy, samples: int) -> Activity:
+def replayed_activity(workload: Workload, policy: MappingPolicy, samples: int) -> Activity:
     """Activity of the first samples of a recording.
 
     Raises:

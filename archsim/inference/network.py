@@ -1,6 +1,6 @@
 """Runs a network through the analog core and records what happened, layer by layer.
 
-`infer` pushes the whole labelled input through the mapped chip (raw and calibrated) and through the
+`infer_network` pushes the whole labelled input through the mapped chip (raw and calibrated) and through the
 ideal network, and keeps the activity of the first samples for timing. `run_ideal` is the network
 without hardware. Layers are processed one after the other over all timesteps, since the networks
 feed forward.
@@ -134,21 +134,18 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
     return IdealRun(spikes, _outputs(network.layers[last], runs[last]).numpy())
 
 
-def infer(
-    mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
-) -> Activity:
-    """Find what the network does on this chip, and how right it is.
+def infer_network(mapping: Mapping, workload: Workload, samples: int = 1, progress: Progress | None = None) -> Activity:
+    """Find what a network with weights does on this chip, and how right it is.
 
     Accuracy is evaluated over the whole labelled input three times: `ideal` (float64, no hardware),
     `raw` (mapped, quantised, converted) and `calibrated` (with the digital gains of
     `mapping.calibration`). The recorded activity is that of the calibrated chip, of the raw one
-    where calibration is none. Without weights the activity is an assumption, see `assumed_activity`.
+    where calibration is none.
 
     Args:
         mapping: The network on the chip.
         workload: The same network with its input.
         samples: First samples of the input to record.
-        seed: Seed of assumed spikes.
         progress: Called after every batch.
 
     Returns:
@@ -158,46 +155,15 @@ def infer(
         WorkloadError: There is no input, or fewer samples or timesteps than asked for.
     """
     torch.set_num_threads(1)
-    if not workload.network.has_weights:
-        return assumed_activity(workload, samples, seed)
-    data = _checked_input(workload, samples)
+    data = checked_input(workload, samples)
     calibration, notes = _calibration_set(workload, data)
     with torch.inference_mode():
         chip = _calibrate(mapping, workload, calibration, _input_format(mapping, data, calibration))
         return _evaluate(chip, workload, data, samples, notes, progress)
 
 
-def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
-    """Draw spikes for a network of which only the shape is known.
-
-    Every neuron spikes in a timestep with probability `settings.assumed_rate` (Bernoulli), as do the
-    network's inputs. Pooled inputs are 1 where any spike of the window is, so every input is one bit.
-
-    Raises:
-        WorkloadError: No rate is set, or it is no probability.
-    """
-    rate = workload.settings.assumed_rate
-    if rate is None or not 0.0 <= rate <= 1.0:
-        raise WorkloadError(
-            f"workload '{workload.name}' has no weights, so its activity must be assumed; "
-            f"assumed_rate is {rate}, allowed is 0.0 to 1.0. Set workload.assumed_rate."
-        )
-    generator = np.random.default_rng(seed)
-    frames = (samples, workload.n_timesteps)
-    available = {INPUT: _bernoulli(generator, (*frames, *workload.network.input_shape), rate)}
-    layers: dict[str, LayerActivity] = {}
-    for layer in workload.network.layers:
-        inputs = available[layer.source].reshape(*frames, *layer.in_shape)
-        shape = (*frames, *layer.conv_shape)
-        readout = layer.neuron.kind == "accumulate"
-        spikes = np.zeros(shape, np.uint8) if readout else _bernoulli(generator, shape, rate)
-        available[layer.name] = _any_in_window(spikes, layer.pool)
-        layers[layer.name] = LayerActivity(inputs, spikes)
-    note = f"spikes are an assumption: Bernoulli with rate {rate:g} per neuron and timestep, seed {seed}"
-    return Activity(layers, samples, workload.n_timesteps, "assumed", notes=(note,))
-
-
-def _checked_input(workload: Workload, samples: int) -> InputData:
+def checked_input(workload: Workload, samples: int) -> InputData:
+    """The workload's input, once it is there and long enough; a WorkloadError says what is missing."""
     data = workload.input
     if data is None:
         raise WorkloadError(f"workload '{workload.name}' has weights but no input; give one with --input.")
@@ -391,8 +357,8 @@ class _Recorder:
         error, ideal = self._errors[layer.layer.name]
         gains = layer.programmed.gains
         return LayerActivity(
-            inputs=_smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
-            spikes=_smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
+            inputs=smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
+            spikes=smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
             clipped_inputs=sum(run.n_clipped_inputs for run in runs),
             adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
@@ -620,26 +586,7 @@ def _batch_size(workload: Workload, limit: int) -> int:
     return min(limit, max(1, BATCH_ELEMENTS // (largest * workload.n_timesteps)))
 
 
-def _bernoulli(generator: np.random.Generator, shape: tuple[int, ...], rate: float) -> np.ndarray:
-    """Independent 0/1 draws as uint8; a rate of 1 gives ones throughout."""
-    return (generator.random(shape, dtype=np.float32) < rate).astype(np.uint8)
-
-
-def _any_in_window(spikes: np.ndarray, pool: Pool | None) -> np.ndarray:
-    """1 where any spike of a pooling window is, uint8."""
-    if pool is None:
-        return spikes
-    height, width = pool.output_hw(*spikes.shape[-2:])
-    pooled = np.zeros((*spikes.shape[:-2], height, width), np.uint8)
-    for y in range(pool.kernel[0]):
-        for x in range(pool.kernel[1]):
-            rows = slice(y, y + pool.stride[0] * (height - 1) + 1, pool.stride[0])
-            cols = slice(x, x + pool.stride[1] * (width - 1) + 1, pool.stride[1])
-            pooled |= spikes[..., rows, cols]
-    return pooled
-
-
-def _smallest_dtype(values: np.ndarray) -> np.ndarray:
+def smallest_dtype(values: np.ndarray) -> np.ndarray:
     """The same integers in uint8, int16 or int32, whichever suffices first."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     for dtype in (np.uint8, np.int16):
