@@ -181,7 +181,7 @@ def test_shapes_without_weights_take_no_input():
 def test_unknown_names_and_suffixes_are_told(folder, fault):
     with pytest.raises(WorkloadError, match=r"^nothing: no such file, and no shipped name; shipped are .*vgg9-conv"):
         load_workload("nothing")
-    kinds = "a workload file (.yaml), a network (.nir) or a layer table (.csv)"
+    kinds = "a workload file (.yaml), a network (.nir), a layer table (.csv) or a trace (.npz)"
     message = f"spikes.npz: a workload is a shipped name, {kinds}"
     assert fault("spikes.npz") == message
 
