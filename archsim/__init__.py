@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from archsim.version import VERSION
 
-__all__ = ["Result", "infer", "load_hardware", "load_workload", "map_network", "simulate", "write_report"]
+__version__ = VERSION
+
+__all__ = [
+    "Result",
+    "__version__",
+    "infer",
+    "load_hardware",
+    "load_workload",
+    "map_network",
+    "simulate",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from archsim.api import Result, infer, load_hardware, load_workload, map_network, simulate, write_report

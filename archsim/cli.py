@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archsim import __version__
 from archsim.errors import ArchsimError, ConfigError
+from archsim.version import VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Simulate spiking networks on in-memory-computing hardware: latency, energy, area, "
         "data movement and accuracy, event by event.",
     )
-    parser.add_argument("--version", action="version", version=f"archsim {__version__}")
+    parser.add_argument("--version", action="version", version=f"archsim {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="simulate a workload on a chip and write the result")

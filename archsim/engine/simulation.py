@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-import archsim
 from archsim.activity import Activity
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
@@ -23,6 +22,7 @@ from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
 from archsim.mapping import Mapping
 from archsim.result import FORMAT_VERSION, Result
+from archsim.version import VERSION
 from archsim.workload.model import Workload
 from archsim.yamlfile import dump_model
 
@@ -129,7 +129,7 @@ def _summary(
     has_percentiles = n_samples >= _MIN_SAMPLES_FOR_PERCENTILES
     return {
         "format_version": FORMAT_VERSION,
-        "archsim_version": archsim.__version__,
+        "archsim_version": VERSION,
         "hardware": mapping.hardware.name,
         "workload": workload.name,
         "seed": seed,

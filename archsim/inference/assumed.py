@@ -6,8 +6,9 @@ import numpy as np
 
 from archsim.activity import Activity, LayerActivity
 from archsim.errors import WorkloadError
+from archsim.inference.replay import pooled
 from archsim.workload.model import Workload
-from archsim.workload.network import INPUT, Pool
+from archsim.workload.network import INPUT
 
 
 def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
@@ -36,7 +37,7 @@ def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
             emitted[layer.name] = np.zeros(shape, np.uint8)
         else:
             emitted[layer.name] = _bernoulli(generator, shape, _rates(workload, layer.name))
-        available[layer.name] = _any_in_window(emitted[layer.name], layer.pool)
+        available[layer.name] = (pooled(emitted[layer.name], layer.pool) > 0).astype(np.uint8)
     layers: dict[str, LayerActivity] = {}
     for layer in network.layers:
         inputs = available[layer.source]
@@ -68,17 +69,3 @@ def _bernoulli(generator: np.random.Generator, shape: tuple[int, ...], rates: tu
     """Independent 0/1 draws as uint8, one rate per timestep (axis 1); a rate of 1 gives ones throughout."""
     threshold = np.asarray(rates, np.float32).reshape(1, -1, *(1 for _ in shape[2:]))
     return (generator.random(shape, dtype=np.float32) < threshold).astype(np.uint8)
-
-
-def _any_in_window(spikes: np.ndarray, pool: Pool | None) -> np.ndarray:
-    """1 where any spike of a pooling window is, uint8."""
-    if pool is None:
-        return spikes
-    height, width = pool.output_hw(*spikes.shape[-2:])
-    pooled = np.zeros((*spikes.shape[:-2], height, width), np.uint8)
-    for y in range(pool.kernel[0]):
-        for x in range(pool.kernel[1]):
-            rows = slice(y, y + pool.stride[0] * (height - 1) + 1, pool.stride[0])
-            cols = slice(x, x + pool.stride[1] * (width - 1) + 1, pool.stride[1])
-            pooled |= spikes[..., rows, cols]
-    return pooled
