@@ -22,6 +22,17 @@ def output_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
     return _access(hardware, "output", "write", n_tokens, bits, movement)
 
 
+def stage_write_action(hardware: Hardware, name: str, n_tokens: int, bits: int) -> Action:
+    """Stage one position of one column block; the ejection port sets the pace, so it takes no time of its own."""
+    movement = Movement(name, "global_buffer", "spikes", "global_buffer")
+    return priced_action(hardware, "global_buffer", ("global_buffer", "write"), n_tokens, bits=bits, movement=movement)
+
+
+def stage_read_action(hardware: Hardware, name: str, n_tokens: int, bits: int) -> Action:
+    """Read one staged position, all channels, from the global buffer."""
+    return _access(hardware, name, "read", n_tokens, bits, Movement("global_buffer", name, "spikes", "global_buffer"))
+
+
 def _access(hardware: Hardware, port: str, name: str, n_tokens: int, bits: int, movement: Movement) -> Action:
     cycles = ceil_div(bits, hardware.chip.global_buffer.bits_per_cycle)
     duration_ps = cycles_ps(cycles, hardware.chip.clock_mhz)

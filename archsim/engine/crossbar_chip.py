@@ -50,6 +50,8 @@ class _Builder:
         self.buffers: dict[tuple[str, int], int] = {}
         self.buffer_bits: dict[int, int] = {}
         self.v_mem_bits = geometry.v_mem_bits(mapping)
+        self.stages: dict[str, int] = {}
+        self.global_buffer_bits = 0
         self.skip_slots: dict[tuple[str, int, str], int] = {}
         self.transport = Transport(mapping, self.netlist)
 
@@ -128,8 +130,8 @@ class _Builder:
         self.buffer_bits[tile] = self.buffer_bits.get(tile, 0) + bits
 
     def _sources(self, layer: LayerMapping, tile: int) -> list[int]:
-        """Column blocks of the layer before that a tile needs; the input port is block 0."""
-        if layer.layer.source == INPUT:
+        """Column blocks of the layer before that a tile needs; a port sends all channels as block 0."""
+        if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
             return [0]
         _, height, width = geometry.source_shape(self.mapping, layer)
         features = height * width if layer.layer.kind == "linear" else 1
@@ -144,8 +146,8 @@ class _Builder:
         ]
 
     def _source_blocks(self, layer: LayerMapping, sources: list[int]) -> list[tuple[int, int]]:
-        if layer.layer.source == INPUT:
-            return [(0, self.mapping.network.input_shape[0])]
+        if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
+            return [(0, geometry.source_shape(self.mapping, layer)[0])]
         before = self.mapping.layer(layer.layer.source)
         return [before.col_blocks[index] for index in sources]
 
@@ -180,13 +182,15 @@ class _Builder:
         arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, 0, stream)]
         self.transport.send(stream, outbox, IO_NODE, arrivals)
 
-    def _require_global_buffer(self, frame_bits: int) -> None:
-        capacity = self.hardware.chip.global_buffer.kib * 8192
-        if frame_bits > capacity:
+    def _require_global_buffer(self, bits: int) -> None:
+        """Take room for frames in the global buffer: the network's input, and whatever is staged."""
+        self.global_buffer_bits += bits
+        kib = self.hardware.chip.global_buffer.kib
+        if self.global_buffer_bits > kib * 8192:
             raise MappingError(
-                f"one input frame of network '{self.mapping.network.name}' has {frame_bits} bits; "
-                f"chip.global_buffer.kib {self.hardware.chip.global_buffer.kib} holds {capacity}. "
-                f"Raise it to {-(-frame_bits // 8192)}."
+                f"the frames that network '{self.mapping.network.name}' keeps in the global buffer have "
+                f"{self.global_buffer_bits} bits or more; chip.global_buffer.kib {kib} holds {kib * 8192}. "
+                f"Raise it to {-(-self.global_buffer_bits // 8192)} at least."
             )
 
     # One layer: PEs to neurons
@@ -329,7 +333,10 @@ class _Builder:
             name,
             ", ".join([item.layer.name for item in (*consumers, *joiners)] + ["output"] * is_output),
         )
-        arrivals = [arrival for item in consumers for arrival in self._arrivals(item, block, stream)]
+        streamed = [item for item in consumers if not geometry.is_staged(self.mapping, item)]
+        arrivals = [arrival for item in streamed for arrival in self._arrivals(item, block, stream)]
+        if len(streamed) < len(consumers):
+            arrivals.append(self._staged(layer, block, stream))
         for item in joiners:
             slot = Target("channel", self.skip_slots[item.layer.name, block, name])
             arrivals.append(self._stored(stream, item.home_tile(block), slot))
@@ -342,6 +349,48 @@ class _Builder:
             self._shared("output").lanes.append(lane)
             arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
         self.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
+
+    # Staging of whole frames
+
+    def _staged(self, layer: LayerMapping, block: int, stream: Stream) -> Arrival:
+        """Where a column block's frames wait in the global buffer; the port that reads them comes with the first."""
+        name = layer.layer.name
+        if name not in self.stages:
+            self.stages[name] = self._add_stage(layer)
+        write = chip_ports.stage_write_action(self.hardware, name, stream.n_tokens, stream.bits)
+        return Arrival(IO_NODE, Target("buffer", self.stages[name], block), (write,))
+
+    def _add_stage(self, layer: LayerMapping) -> int:
+        name, mapping = layer.layer.name, self.mapping
+        channels, height, width = layer.layer.out_shape
+        positions = height * width
+        n_tokens, bits = self.n_frames * positions, channels * self._output_bits(layer)
+        batch = geometry.staged_frames(mapping, self.activity.n_timesteps) * positions
+        self._require_global_buffer(bits * batch)
+        tokens = np.arange(n_tokens, dtype=np.int64)
+        index = len(self.netlist.buffers)
+        self.netlist.buffers.append(
+            LineBuffer(
+                f"global_buffer.{name}",
+                name,
+                batch,
+                len(layer.col_blocks),
+                1,
+                (tokens // batch + 1) * batch - 1,
+                tokens,
+            )
+        )
+        readers = [item for item in mapping.consumers(name) if geometry.is_staged(mapping, item)]
+        destination = ", ".join(item.layer.name for item in readers)
+        port = f"global_buffer.{name}.read"
+        stream = Stream(port, name, positions, self.all_steps, n_tokens, bits, "spikes", port, destination)
+        outbox = self._channel(f"{port}.out")
+        lane = stream.lane((chip_ports.stage_read_action(self.hardware, port, n_tokens, bits),), output=outbox)
+        lane.reader, lane.release_after = (index, 0), 1
+        self.netlist.server(port, "private", lane)
+        arrivals = [arrival for item in readers for arrival in self._arrivals(item, 0, stream)]
+        self.transport.send(stream, outbox, IO_NODE, arrivals)
+        return index
 
     def _last_step_only(self, layer: LayerMapping) -> np.ndarray:
         frames = np.arange(self.n_frames) % self.activity.n_timesteps == self.activity.n_timesteps - 1

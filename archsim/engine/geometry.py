@@ -81,12 +81,23 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
     return bits
 
 
+def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
+    """Whether the layer reads whole frames from the global buffer instead of a stream."""
+    return mapping.hardware.mapping.schedule != "pipelined" and layer.layer.source != INPUT
+
+
+def staged_frames(mapping: Mapping, n_timesteps: int) -> int:
+    """Frames that must be complete before a staged layer reads the first of them."""
+    return n_timesteps if mapping.hardware.mapping.schedule == "tick_batched" else 1
+
+
 def check_buffers(mapping: Mapping) -> None:
-    """Check line buffers, skip buffers and neuron state stores.
+    """Check the schedule, line buffers, skip buffers and neuron state stores.
 
     Raises:
         MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
     """
+    _check_schedule(mapping)
     for layer in mapping.layers:
         buffer_capacity(mapping, layer)
         for joining in layer.layer.adds:
@@ -97,6 +108,20 @@ def check_buffers(mapping: Mapping) -> None:
             raise MappingError(
                 f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
                 f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
+            )
+
+
+def _check_schedule(mapping: Mapping) -> None:
+    schedule = mapping.hardware.mapping.schedule
+    if schedule == "pipelined":
+        return
+    for layer in mapping.layers:
+        if layer.layer.delayed or layer.layer.adds:
+            what = "comes back one timestep later" if layer.layer.delayed else "joins a shortcut"
+            raise MappingError(
+                f"mapping.schedule is {schedule}, which stages whole frames between layers; layer '{layer.layer.name}' "
+                f"of network '{mapping.network.name}' {what} and needs its data as it comes. "
+                "Set mapping.schedule: pipelined."
             )
 
 

@@ -242,8 +242,9 @@ class MappingPolicy(Part):
     """`repeat`: a direct-coded first layer is read again at every timestep."""
     fc: Literal["whole"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep."""
-    schedule: Literal["pipelined"] = "pipelined"
-    """`pipelined`: layers, timesteps and samples overlap as data and buffers allow."""
+    schedule: Literal["pipelined", "layer_by_layer", "tick_batched"] = "pipelined"
+    """`pipelined`: layers overlap as data allows; else frames are staged in the global buffer, and a layer starts
+    with a whole frame (`layer_by_layer`) or with those of all timesteps (`tick_batched`)."""
 
 
 class Hardware(Part):
