@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
 from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
-from archsim.units import ceil_div
 
 
 def input_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
@@ -16,13 +17,13 @@ def input_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
     )
 
 
-def output_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
+def output_action(hardware: Hardware, n_tokens: int, bits: int | np.ndarray) -> Action:
     """Write one output position of one column block to the global buffer."""
     movement = Movement("output", "global_buffer", "spikes", "global_buffer")
     return _access(hardware, "output", "write", n_tokens, bits, movement)
 
 
-def stage_write_action(hardware: Hardware, name: str, n_tokens: int, bits: int) -> Action:
+def stage_write_action(hardware: Hardware, name: str, n_tokens: int, bits: int | np.ndarray) -> Action:
     """Stage one position of one column block; the ejection port sets the pace, so it takes no time of its own."""
     movement = Movement(name, "global_buffer", "spikes", "global_buffer")
     return priced_action(hardware, "global_buffer", ("global_buffer", "write"), n_tokens, bits=bits, movement=movement)
@@ -33,8 +34,10 @@ def stage_read_action(hardware: Hardware, name: str, n_tokens: int, bits: int) -
     return _access(hardware, name, "read", n_tokens, bits, Movement("global_buffer", name, "spikes", "global_buffer"))
 
 
-def _access(hardware: Hardware, port: str, name: str, n_tokens: int, bits: int, movement: Movement) -> Action:
-    cycles = ceil_div(bits, hardware.chip.global_buffer.bits_per_cycle)
+def _access(
+    hardware: Hardware, port: str, name: str, n_tokens: int, bits: int | np.ndarray, movement: Movement
+) -> Action:
+    cycles = -(-np.asarray(bits) // hardware.chip.global_buffer.bits_per_cycle)
     duration_ps = cycles_ps(cycles, hardware.chip.clock_mhz)
     return priced_action(
         hardware, port, ("global_buffer", name), n_tokens, duration_ps=duration_ps, bits=bits, movement=movement

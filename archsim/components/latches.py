@@ -101,6 +101,8 @@ class LineBufferState:
         self.need: list[int] = spec.need.tolist()
         self.last_use: list[int] = spec.last_use.tolist()
         self.delivered = [0] * spec.n_sources
+        self.covers: list[list[int]] = [spec.covered(source).tolist() for source in range(spec.n_sources)]
+        self.covered = [covers[0] for covers in self.covers]
         self.fetched = [0] * spec.n_readers
         self.complete_ps: list[int] = []
         self.released_ps: list[int] = []
@@ -110,9 +112,10 @@ class LineBufferState:
     def deliver(self, source: int) -> None:
         """A source has delivered its part of its next position."""
         self.delivered[source] += 1
-        complete = min(self.delivered)
-        if complete > len(self.complete_ps):
-            self.complete_ps.append(self.env.now_ps)
+        self.covered[source] = self.covers[source][self.delivered[source]]
+        newly_complete = min(self.covered) - len(self.complete_ps)
+        if newly_complete > 0:
+            self.complete_ps += [self.env.now_ps] * newly_complete
             for reader in self.readers:
                 reader.wake()
 

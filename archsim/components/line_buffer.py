@@ -76,25 +76,29 @@ def delayed_uses(last_use: np.ndarray, window: Window) -> np.ndarray:
     return last_use + window.n_outputs
 
 
-def minimum_capacity(window: Window) -> int:
+def minimum_capacity(window: Window, by_rows: bool = False) -> int:
     """Fewest positions that let every token be served: no token may need one that has no room yet.
+
+    `by_rows`: silent positions are known only when the row's last position arrives (address events).
 
     Before token g is fetched, released(g) positions are free again, those last used before g; its
     last input position need[g] can only be sent if need[g] < released(g) + capacity.
     """
     need, last_use = needed_positions(window, 2), last_uses(window, 2)
+    if by_rows:
+        need = (need // window.map_hw[1] + 1) * window.map_hw[1] - 1
     released = np.searchsorted(last_use, np.arange(len(need)), side="left")
     return int((need + 1 - released).max())
 
 
-def capacity(hardware: Hardware, layer: str, window: Window, is_delayed: bool = False) -> int:
+def capacity(hardware: Hardware, layer: str, window: Window, is_delayed: bool = False, by_rows: bool = False) -> int:
     """Positions that the tile buffer of a layer holds; a delayed layer keeps one frame more.
 
     Raises:
         MappingError: `tile.line_buffer.rows` is too small for the layer; the message gives the minimum.
     """
     width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
-    least = minimum_capacity(window) + (window.n_inputs if is_delayed else 0)
+    least = minimum_capacity(window, by_rows) + (window.n_inputs if is_delayed else 0)
     if rows == "auto":
         if window.kernel is None or is_delayed:
             automatic = 2 * window.n_inputs
@@ -140,7 +144,7 @@ def read_actions(
 
 
 def write_action(
-    hardware: Hardware, buffer: str, source: str, data_class: DataClass, n_tokens: int, bits: int
+    hardware: Hardware, buffer: str, source: str, data_class: DataClass, n_tokens: int, bits: int | np.ndarray
 ) -> Action:
     """Store an arriving packet; the ejection port sets the pace, so it takes no time of its own."""
     movement = Movement(source, buffer, data_class, "tile_buffer")

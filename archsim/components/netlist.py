@@ -56,10 +56,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Wire:
-    """A link without contention: what enters leaves `delay_ps` later, at `target`."""
+    """A link without contention: what enters leaves `delay_ps` later, at `target`; one delay, or one per token sent."""
 
     target: Target
-    delay_ps: int
+    delay_ps: int | np.ndarray
 
 
 @dataclass
@@ -89,6 +89,10 @@ class Lane:
     reserves: tuple[Target, ...] = ()
     emit: np.ndarray | None = None
     """Which tokens produce an output (pooling emits one per window); None means all."""
+    labels: np.ndarray | None = None
+    """Number of every token among all positions of all frames, where the lane serves only some of them."""
+    sent_positions: np.ndarray | None = None
+    """Line-buffer position of every token sent, where silent positions or those of other copies are left out."""
 
     @property
     def service_ps(self) -> np.ndarray:
@@ -127,7 +131,8 @@ class Channel:
 class LineBuffer:
     """Input buffer of a tile: positions of the input frames, held until every reader has passed.
 
-    Position m is complete once all sources delivered it. Token g of a reader needs position
+    Position m is complete once all sources covered it: after k deliveries a source has covered the
+    positions below covers[k] (k where None: it delivers every position). Token g of a reader needs position
     need[g] (non-decreasing; negative: none); position m is free again when all readers fetched token last_use[m].
     A source may send position m while m < released + capacity.
     """
@@ -139,6 +144,12 @@ class LineBuffer:
     n_readers: int
     need: np.ndarray
     last_use: np.ndarray
+    covers: tuple[np.ndarray | None, ...] = ()
+
+    def covered(self, source: int) -> np.ndarray:
+        """Positions below which a source has delivered everything, after 0, 1, 2, ... deliveries."""
+        stated = self.covers[source] if self.covers else None
+        return np.arange(len(self.last_use) + 1) if stated is None else stated
 
 
 @dataclass(frozen=True)

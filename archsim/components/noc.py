@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
 from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
-from archsim.units import ceil_div, cycles_to_ps
+from archsim.units import cycles_to_ps
 
 EJECT = "eject"
 Link = tuple[int, str]
@@ -65,9 +67,13 @@ def multicast_tree(source: int, destinations: list[int], width: int) -> Tree:
     return Tree(tuple(links), tuple(parents))
 
 
-def n_flits(hardware: Hardware, bits: int) -> int:
+Bits = int | np.ndarray
+"""Size of the packets of a stream: one for all, or one per token sent."""
+
+
+def n_flits(hardware: Hardware, bits: Bits) -> np.ndarray:
     """Flits of a packet; the header travels on sideband wires (assumption)."""
-    return max(1, ceil_div(bits, hardware.chip.noc.flit_bits))
+    return np.maximum(1, -(-np.asarray(bits) // hardware.chip.noc.flit_bits))
 
 
 def injection_delay_ps(hardware: Hardware) -> int:
@@ -80,19 +86,23 @@ def hop_delay_ps(hardware: Hardware) -> int:
     return cycles_to_ps(hardware.chip.noc.router_cycles, hardware.noc_clock_mhz)
 
 
-def ejection_delay_ps(hardware: Hardware, bits: int) -> int:
+def ejection_delay_ps(hardware: Hardware, bits: Bits) -> Bits:
     """From the grant of the ejection port to the tail's arrival in the tile."""
-    return cycles_to_ps(hardware.chip.noc.router_cycles + n_flits(hardware, bits), hardware.noc_clock_mhz)
+    return _delay_ps(hardware, hardware.chip.noc.router_cycles + n_flits(hardware, bits))
 
 
-def zero_load_ps(hardware: Hardware, n_routers: int, bits: int) -> int:
+def zero_load_ps(hardware: Hardware, n_routers: int, bits: Bits) -> Bits:
     """Latency of a packet that meets nobody: router_cycles * routers + 2 + (flits - 1) cycles."""
-    cycles = hardware.chip.noc.router_cycles * n_routers + 1 + n_flits(hardware, bits)
-    return cycles_to_ps(cycles, hardware.noc_clock_mhz)
+    return _delay_ps(hardware, hardware.chip.noc.router_cycles * n_routers + 1 + n_flits(hardware, bits))
+
+
+def _delay_ps(hardware: Hardware, cycles: np.ndarray) -> Bits:
+    delays = cycles_ps(cycles, hardware.noc_clock_mhz)
+    return int(delays) if delays.ndim == 0 else delays
 
 
 def inject_action(
-    hardware: Hardware, node: int, n_tokens: int, bits: int, source: str, destination: str, data_class: DataClass
+    hardware: Hardware, node: int, n_tokens: int, bits: Bits, source: str, destination: str, data_class: DataClass
 ) -> Action:
     """Send a packet into the network: the port is busy for its flits. Hops carry the energy."""
     return _packet(
@@ -107,7 +117,7 @@ def inject_action(
 
 
 def hop_action(
-    hardware: Hardware, link: Link, n_tokens: int, bits: int, source: str, destination: str, data_class: DataClass
+    hardware: Hardware, link: Link, n_tokens: int, bits: Bits, source: str, destination: str, data_class: DataClass
 ) -> Action:
     """Cross one router and its output link."""
     return _packet(
@@ -126,7 +136,7 @@ def ideal_action(
     node: int,
     n_hops: int,
     n_tokens: int,
-    bits: int,
+    bits: Bits,
     source: str,
     destination: str,
     data_class: DataClass,
@@ -149,7 +159,7 @@ def _packet(
     component: str,
     name: str,
     n_tokens: int,
-    bits: int,
+    bits: Bits,
     energy_hops: int,
     movement: Movement,
 ) -> Action:

@@ -44,6 +44,7 @@ class Port:
         self.service_ps: list[int] = lane.service_ps.tolist()
         self.fetch_ps: list[int] = lane.fetch_ps.tolist() if reader else []
         self.emit: list[bool] | None = None if lane.emit is None else lane.emit.tolist()
+        self.positions: list[int] | None = None if lane.sent_positions is None else lane.sent_positions.tolist()
         self.next = 0
         self.n_sent = 0
         self.start: list[int] = []
@@ -76,8 +77,9 @@ class Port:
         """Time since which every slot that the next token reserves has been free; None while one is not."""
         freed = -1
         if self.emits():
+            position = self.n_sent if self.positions is None else self.positions[self.n_sent]
             for place in self.reserves:
-                slot = place.slot_ps(self.n_sent)
+                slot = place.slot_ps(position)
                 if slot is None:
                     return None
                 freed = max(freed, slot)

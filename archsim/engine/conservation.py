@@ -54,7 +54,8 @@ class _Ends:
     """When tokens entered and left every place where they wait, from the lanes on both sides."""
 
     entered: dict[Target, np.ndarray] = field(default_factory=dict)
-    sent: dict[Target, np.ndarray] = field(default_factory=dict)
+    sent: dict[Target, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Positions of a line buffer that were sent, and when."""
     left: dict[int, np.ndarray] = field(default_factory=dict)
     fetches: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
@@ -68,8 +69,9 @@ class _Ends:
             self.entered[Target("channel", lane.output)] = times.leave_ps[emitted]
         for wire in lane.wires:
             self.entered[wire.target] = times.start_ps[emitted] + wire.delay_ps
+        positions = np.arange(lane.n_emitted) if lane.sent_positions is None else lane.sent_positions
         for target in lane.reserves:
-            self.sent[target] = times.start_ps[emitted]
+            self.sent[target] = (positions, times.start_ps[emitted])
 
 
 def _check_server(server: Server, traces: list[LaneTrace]) -> None:
@@ -103,9 +105,14 @@ def _check_buffer(buffer: LineBuffer, ends: _Ends, index: int) -> None:
     """Inputs are there when they are fetched, and a position is sent only once there is room for it."""
     targets = [Target("buffer", index, source) for source in range(buffer.n_sources)]
     n_positions = len(buffer.last_use)
-    if any(len(ends.entered[target]) != n_positions for target in targets):
-        raise SimulationError(f"{buffer.name}: a source did not send each of {n_positions} positions once")
-    complete = np.maximum.accumulate(np.max([ends.entered[target] for target in targets], axis=0))
+    complete = np.zeros(n_positions, np.int64)
+    for source, target in enumerate(targets):
+        covers, entered = buffer.covered(source), ends.entered[target]
+        if len(entered) != len(covers) - 1 or covers[-1] < n_positions:
+            raise SimulationError(f"{buffer.name}: a source did not cover each of {n_positions} positions")
+        duty = np.arange(covers[0], n_positions)
+        complete[duty] = np.maximum(complete[duty], entered[np.searchsorted(covers[1:], duty, side="right")])
+    complete = np.maximum.accumulate(complete)
     released = np.zeros(len(buffer.need), np.int64)
     for reader in range(buffer.n_readers):
         start, fetched = ends.fetches[index, reader]
@@ -113,8 +120,10 @@ def _check_buffer(buffer: LineBuffer, ends: _Ends, index: int) -> None:
         if (start[waits] < complete[buffer.need[waits]]).any():
             raise SimulationError(f"{buffer.name}: a token was fetched before its input was there")
         released = np.maximum(released, fetched)
+    last_use = np.maximum.accumulate(buffer.last_use)
     for target in targets:
-        later = np.arange(buffer.capacity, n_positions)
-        freed_by = np.maximum.accumulate(buffer.last_use)[later - buffer.capacity] if len(later) else later
-        if (freed_by >= len(released)).any() or (ends.sent[target][later] < released[freed_by]).any():
+        positions, at = ends.sent[target]
+        later = positions >= buffer.capacity
+        freed_by = last_use[positions[later] - buffer.capacity]
+        if (freed_by >= len(released)).any() or (at[later] < released[freed_by]).any():
             raise SimulationError(f"{buffer.name}: a position was sent before there was room for it")

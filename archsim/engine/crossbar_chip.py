@@ -51,6 +51,7 @@ class _Builder:
         self.buffer_bits: dict[int, int] = {}
         self.v_mem_bits = geometry.v_mem_bits(mapping)
         self.stages: dict[str, int] = {}
+        self.sent: dict[tuple[str, int], np.ndarray] = {}
         self.global_buffer_bits = 0
         self.skip_slots: dict[tuple[str, int, str], int] = {}
         self.transport = Transport(mapping, self.netlist)
@@ -108,9 +109,13 @@ class _Builder:
         for tile in layer.tiles:
             sources = self._sources(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)
-            self.buffers[layer.layer.name, tile] = len(self.netlist.buffers)
+            covers: tuple[np.ndarray | None, ...] = ()
+            if layer.layer.source != INPUT and not geometry.is_staged(mapping, layer):
+                covers = self._covers(mapping.layer(layer.layer.source), sources)
+            name = layer.layer.name
+            self.buffers[name, tile] = len(self.netlist.buffers)
             self.netlist.buffers.append(
-                LineBuffer(f"tile{tile}.buffer", layer.layer.name, capacity, len(sources), n_readers, need, last_use)
+                LineBuffer(f"tile{tile}.buffer", name, capacity, len(sources), n_readers, need, last_use, covers)
             )
             channels = sum(last - first for first, last in self._source_blocks(layer, sources))
             self._store_bits(tile, capacity * channels * self._input_bits(layer))
@@ -299,6 +304,8 @@ class _Builder:
         lane = self._layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
         if spec.neuron.kind == "accumulate":
             lane.emit = self._last_step_only(layer)
+        elif spec.pool is None:
+            lane.emit = self._sends(layer, block)
         self._shared(f"{tile}.neuron").lanes.append(lane)
         if spec.pool is not None:
             pool = neuron.pool_action(hardware, tile, lane.n_emitted, last - first)
@@ -307,6 +314,9 @@ class _Builder:
             pooling.n_tokens = lane.n_emitted
             pooling.steps = self._emitted_steps(layer)
             pooling.emit = np.tile(completes, lane.n_emitted // len(completes))
+            sends = self._sends(layer, block)
+            if sends is not None:
+                pooling.emit[np.flatnonzero(pooling.emit)[~sends]] = False
             self._shared(f"{tile}.pooling").lanes.append(pooling)
         return outbox
 
@@ -317,6 +327,7 @@ class _Builder:
     def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
         """Send a column block's output to whoever reads or adds it, or to the output port."""
         name = layer.layer.name
+        labels = self._sent(layer, block)
         first, last = layer.col_blocks[block]
         steps = self._emitted_steps(layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
@@ -327,11 +338,12 @@ class _Builder:
             name,
             positions,
             steps,
-            self.activity.n_samples * steps[1] * positions,
-            (last - first) * self._output_bits(layer),
+            self.activity.n_samples * steps[1] * positions if labels is None else len(labels),
+            (last - first) * self._output_bits(layer) if labels is None else self._event_bits(layer, block, labels),
             "partial_sums" if layer.layer.neuron.kind == "none" else "spikes",
             name,
             ", ".join([item.layer.name for item in (*consumers, *joiners)] + ["output"] * is_output),
+            labels,
         )
         streamed = [item for item in consumers if not geometry.is_staged(self.mapping, item)]
         arrivals = [arrival for item in streamed for arrival in self._arrivals(item, block, stream)]
@@ -349,6 +361,47 @@ class _Builder:
             self._shared("output").lanes.append(lane)
             arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
         self.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
+
+    # Address events
+
+    def _emitted(self, layer: LayerMapping, block: int) -> np.ndarray:
+        """Spike counts of a column block behind pooling, shape (position of all frames, channel)."""
+        first, last = layer.col_blocks[block]
+        counts = layer.layer.emitted(self.activity.layers[layer.layer.name].spikes[:, :, first:last])
+        return np.moveaxis(counts, 2, -1).reshape(-1, last - first)
+
+    def _sent(self, layer: LayerMapping, block: int) -> np.ndarray | None:
+        """Positions (over all frames) that a column block sends; None for all of them."""
+        if not geometry.sends_addresses(self.mapping, layer.layer.name):
+            return None
+        key = (layer.layer.name, block)
+        if key not in self.sent:
+            fired: np.ndarray = np.asarray(self._emitted(layer, block).any(axis=1))
+            width = layer.layer.out_shape[2]
+            fired[width - 1 :: width] = True
+            self.sent[key] = np.flatnonzero(fired)
+        return self.sent[key]
+
+    def _sends(self, layer: LayerMapping, block: int) -> np.ndarray | None:
+        """Whether each position (over all frames) is sent, bool; None for all of them."""
+        labels = self._sent(layer, block)
+        if labels is None:
+            return None
+        sends = np.zeros(self.n_frames * layer.layer.out_shape[1] * layer.layer.out_shape[2], bool)
+        sends[labels] = True
+        return sends
+
+    def _event_bits(self, layer: LayerMapping, block: int, labels: np.ndarray) -> np.ndarray:
+        """Bits of each packet: an address per spiking channel, its count where it can exceed one, and an end mark."""
+        first, last = layer.col_blocks[block]
+        value_bits = self._output_bits(layer)
+        per_spike = bits_for(last - first - 1) + (value_bits if value_bits > 1 else 0)
+        return 1 + per_spike * np.count_nonzero(self._emitted(layer, block)[labels], axis=1)
+
+    def _covers(self, layer: LayerMapping, blocks: list[int]) -> tuple[np.ndarray | None, ...]:
+        """What deliveries from column blocks cover: with address events everything up to the position that came."""
+        sent = [self._sent(layer, block) for block in blocks]
+        return tuple(None if labels is None else np.concatenate([[0], labels + 1]) for labels in sent)
 
     # Staging of whole frames
 
@@ -378,6 +431,7 @@ class _Builder:
                 1,
                 (tokens // batch + 1) * batch - 1,
                 tokens,
+                self._covers(layer, list(range(len(layer.col_blocks)))),
             )
         )
         readers = [item for item in mapping.consumers(name) if geometry.is_staged(mapping, item)]

@@ -46,7 +46,20 @@ def needs_and_uses(
 
 def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
     """Positions that the layer's line buffers hold; a MappingError gives the minimum where they are too few."""
-    return line_buffer.capacity(mapping.hardware, layer.layer.name, window(mapping, layer), layer.layer.delayed)
+    return line_buffer.capacity(
+        mapping.hardware,
+        layer.layer.name,
+        window(mapping, layer),
+        layer.layer.delayed,
+        by_rows=layer.layer.source != INPUT and sends_addresses(mapping, layer.layer.source),
+    )
+
+
+def sends_addresses(mapping: Mapping, name: str) -> bool:
+    """Whether a layer sends address events: what neurons fire, unless it also takes a shortcut past others."""
+    layer = mapping.network.layer(name)
+    fires = layer.neuron.kind not in ("none", "accumulate")
+    return mapping.hardware.chip.noc.spike_encoding == "address_event" and fires and not mapping.joiners(name)
 
 
 def join_capacity(mapping: Mapping, layer: LayerMapping, joining: str) -> int:

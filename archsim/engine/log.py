@@ -90,7 +90,8 @@ def _services(lane: Lane, times: LaneTrace) -> list[tuple[dict[str, np.ndarray],
 
 def _labels(lane: Lane) -> dict[str, np.ndarray]:
     """Sample, timestep and position of every token of a lane."""
-    frame, token = np.divmod(np.arange(lane.n_tokens), lane.positions)
+    tokens = np.arange(lane.n_tokens) if lane.labels is None else lane.labels
+    frame, token = np.divmod(tokens, lane.positions)
     sample, step = np.divmod(frame, lane.steps[1])
     return {
         "sample": sample.astype(np.int32),

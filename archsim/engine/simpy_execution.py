@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import simpy
 
 from archsim.components.latches import Clock, Latch, LineBufferState
@@ -111,8 +112,11 @@ class _Execution:
             def arrive(event: simpy.Event) -> None:
                 buffer.deliver(target.source)
 
+        delays = wire.delay_ps.tolist() if isinstance(wire.delay_ps, np.ndarray) else None
+        same_delay = 0 if isinstance(wire.delay_ps, np.ndarray) else wire.delay_ps
+
         def send(token: int) -> None:
-            callbacks = env.timeout(wire.delay_ps, token).callbacks
+            callbacks = env.timeout(same_delay if delays is None else delays[token], token).callbacks
             assert callbacks is not None, "a new timeout has not been processed"
             callbacks.append(arrive)
 
@@ -170,7 +174,7 @@ class _Execution:
             if port.data_ps() is None:
                 return self._missing_input(port)
             for place in port.reserves:
-                if place.slot_ps(port.n_sent) is None:
+                if place.slot_ps(port.n_sent if port.positions is None else port.positions[port.n_sent]) is None:
                     if isinstance(place, Latch):
                         return _as_server(place.consumer)
                     return self.readers.get((self.buffers.index(place), place.fetched.index(min(place.fetched))))

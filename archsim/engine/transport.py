@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from archsim.components import noc
 from archsim.components.netlist import UNBOUNDED, Action, Lane, Netlist, Server, Target, Wire
 from archsim.eventlog import DataClass
@@ -20,10 +22,12 @@ class Stream:
     positions: int
     steps: tuple[int, int]
     n_tokens: int
-    bits: int
+    bits: int | np.ndarray
     data_class: DataClass
     source: str
     destination: str
+    labels: np.ndarray | None = None
+    """Positions (over all frames) that are sent, where silent ones are not."""
 
     def lane(
         self,
@@ -45,6 +49,8 @@ class Stream:
             output=output,
             wires=wires,
             reserves=reserves,
+            labels=self.labels,
+            sent_positions=self.labels,
         )
 
 

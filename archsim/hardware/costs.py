@@ -88,6 +88,13 @@ class LeakageCost(Entry):
     """What the power is multiplied with."""
 
 
+class PeakPower(Entry):
+    """Power of a component that does all it can, as published; runs do not use it, `describe` adds it up."""
+
+    power_mw: Amount
+    """Power in mW of one instance, static power included."""
+
+
 class ComponentCosts(CostModel):
     """Costs of one kind of component."""
 
@@ -97,6 +104,8 @@ class ComponentCosts(CostModel):
     """Area; without an entry the component is counted with none."""
     leakage: LeakageCost | None = None
     """Static power; without an entry the component is counted with none."""
+    peak_power: PeakPower | None = None
+    """Published peak power, if there is one."""
 
     @model_validator(mode="after")
     def _static_power_once(self) -> Self:
@@ -168,6 +177,12 @@ class CostLibrary(CostModel):
         """Static power in mW of one instance or bit; 0 where the library gives none."""
         entry = self.leakage(component)
         return 0.0 if entry is None else entry.leakage_mw * self._factor(entry, f"{component}.leakage", parameters)
+
+    def peak_power_mw(self, component: str, **parameters: float) -> float:
+        """Published peak power in mW of one instance; 0 where the library gives none."""
+        costs = self.components.get(component)
+        entry = costs.peak_power if costs is not None else None
+        return 0.0 if entry is None else entry.power_mw * self._factor(entry, f"{component}.peak_power", parameters)
 
     def area(self, component: str) -> AreaCost | None:
         """Entry of a component's area, if there is one."""

@@ -45,8 +45,9 @@ class Noc(Part):
     """Payload bits that a link carries per NoC cycle."""
     router_cycles: Annotated[int, Field(ge=1, le=1000)] = 4
     """NoC cycles from a header's grant in one router to its arrival in the next (BookSim2 default pipeline: 4)."""
-    spike_encoding: Literal["bitmap"] = "bitmap"
-    """`bitmap`: a packet holds one value per channel of its column block, zeros included."""
+    spike_encoding: Literal["bitmap", "address_event"] = "bitmap"
+    """`bitmap`: a packet holds one value per channel, zeros included; `address_event`: the addresses of what spiked,
+    silent positions send nothing, and the last position of a row always sends (silence cannot be seen)."""
 
 
 class GlobalBuffer(Part):

@@ -93,6 +93,7 @@ def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
         try:
             library.area_um2(component, **cost_parameters(hardware, component))
             library.leakage_mw(component, **cost_parameters(hardware, component))
+            library.peak_power_mw(component, **cost_parameters(hardware, component))
         except ConfigError as err:
             yield "costs", str(err)
     yield from _too_few_cycles(hardware, library)

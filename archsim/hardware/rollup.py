@@ -1,4 +1,4 @@
-"""What a chip is made of: area and leakage as sums of counts times entries of the cost library.
+"""What a chip is made of: area, leakage and peak power, as sums of counts times entries of the cost library.
 
 A part is one row of the component table, named by its path (`tile3.pe0.adc`). The parts of a PE are
 given relative to the PE, those of a tile relative to the tile. Main entry points: `pe_parts`,
@@ -7,7 +7,7 @@ given relative to the PE, those of a tile relative to the tile. Main entry point
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archsim.errors import ConfigError
 from archsim.hardware.models import Hardware
@@ -21,6 +21,8 @@ class Part:
     kind: str
     area_um2: float
     leakage_mw: float
+    peak_power_mw: float = 0.0
+    """Published peak power; 0 where the library has none."""
 
 
 def cost_parameters(hardware: Hardware, component: str) -> dict[str, float]:
@@ -60,11 +62,7 @@ def tile_parts(hardware: Hardware, line_buffer_bits: int, v_mem_bits: int) -> li
         v_mem_bits: Capacity of the tile's V_mem store, not the bits of one potential.
     """
     of_a_pe = pe_parts(hardware)
-    in_pes = [
-        Part(f"pe{pe}.{part.path}", part.kind, part.area_um2, part.leakage_mw)
-        for pe in range(hardware.tile.pes)
-        for part in of_a_pe
-    ]
+    in_pes = [replace(part, path=f"pe{pe}.{part.path}") for pe in range(hardware.tile.pes) for part in of_a_pe]
     return [
         *in_pes,
         _part(hardware, "buffer", "tile_buffer", bits=line_buffer_bits),
@@ -98,6 +96,7 @@ def _part(hardware: Hardware, path: str, kind: str, instances: int = 1, bits: in
         kind,
         library.area_um2(kind, **parameters) * _count(kind, area.per if area else "instance", instances, bits),
         library.leakage_mw(kind, **parameters) * _count(kind, leakage.per if leakage else "instance", instances, bits),
+        library.peak_power_mw(kind, **parameters) * instances,
     )
 
 

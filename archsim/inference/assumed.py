@@ -6,7 +6,6 @@ import numpy as np
 
 from archsim.activity import Activity, LayerActivity
 from archsim.errors import WorkloadError
-from archsim.inference.replay import pooled
 from archsim.workload.model import Workload
 from archsim.workload.network import INPUT
 
@@ -37,7 +36,7 @@ def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
             emitted[layer.name] = np.zeros(shape, np.uint8)
         else:
             emitted[layer.name] = _bernoulli(generator, shape, _rates(workload, layer.name))
-        available[layer.name] = (pooled(emitted[layer.name], layer.pool) > 0).astype(np.uint8)
+        available[layer.name] = (layer.emitted(emitted[layer.name]) > 0).astype(np.uint8)
     layers: dict[str, LayerActivity] = {}
     for layer in network.layers:
         inputs = available[layer.source]

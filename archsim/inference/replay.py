@@ -8,7 +8,7 @@ from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.errors import WorkloadError
 from archsim.hardware.models import MappingPolicy
 from archsim.workload.model import Recording, Workload
-from archsim.workload.network import INPUT, Layer, Network, Pool
+from archsim.workload.network import INPUT, Layer, Network
 
 
 def replayed_activity(workload: Workload, policy: MappingPolicy, samples: int) -> Activity:
@@ -39,21 +39,7 @@ def emitted(network: Network, recording: Recording, name: str) -> np.ndarray:
     """Values that leave the input or a layer, after pooling."""
     if name == INPUT:
         return recording.inputs
-    return pooled(recording.spikes[name], network.layer(name).pool)
-
-
-def pooled(spikes: np.ndarray, pool: Pool | None) -> np.ndarray:
-    """Sums of spike counts over pooling windows of the last two axes."""
-    if pool is None:
-        return spikes
-    height, width = pool.output_hw(spikes.shape[-2], spikes.shape[-1])
-    sums = np.zeros((*spikes.shape[:-2], height, width), np.int32)
-    for y in range(pool.kernel[0]):
-        for x in range(pool.kernel[1]):
-            rows = slice(y, y + pool.stride[0] * (height - 1) + 1, pool.stride[0])
-            cols = slice(x, x + pool.stride[1] * (width - 1) + 1, pool.stride[1])
-            sums += spikes[..., rows, cols]
-    return sums
+    return network.layer(name).emitted(recording.spikes[name])
 
 
 def clipped(values: np.ndarray, policy: MappingPolicy) -> np.ndarray:

@@ -22,9 +22,11 @@ class Sheet:
 
 
 def hardware_sheets(hardware: Hardware) -> Iterator[Sheet]:
-    """Hierarchy, area of one tile part by part, and the cost library with its sources."""
+    """Hierarchy, area and power of one tile part by part, the whole chip, the cost library with its sources."""
     yield _hierarchy(hardware)
-    yield _tile_area(hardware)
+    yield _tile_sizes(hardware)
+    if hardware.chip.tiles != "auto":
+        yield _chip_sizes(hardware, hardware.chip.tiles)
     yield _costs(hardware)
 
 
@@ -78,26 +80,54 @@ def _hierarchy(hardware: Hardware) -> Sheet:
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
 
 
-def _tile_area(hardware: Hardware) -> Sheet:
-    parts = rollup.tile_parts(hardware, 0, 0)
+def _tile_sizes(hardware: Hardware) -> Sheet:
+    parts = _parts_of_a_tile(hardware)
+    return _sizes("One tile with its router, memories that depend on the network left out", "tile", parts)
+
+
+def _chip_sizes(hardware: Hardware, n_tiles: int) -> Sheet:
+    parts = _parts_of_a_tile(hardware)
+    tile = rollup.Part(
+        "tile",
+        "tile with its router",
+        sum(part.area_um2 for part in parts),
+        sum(part.leakage_mw for part in parts),
+        sum(part.peak_power_mw for part in parts),
+    )
+    outside = [part for part in rollup.chip_parts(hardware, n_nodes=0) if part.kind != "input"]
+    return _sizes("The chip, memories that depend on the network left out", "chip", [tile] * n_tiles + outside)
+
+
+def _parts_of_a_tile(hardware: Hardware) -> list[rollup.Part]:
+    routers = [part for part in rollup.chip_parts(hardware, n_nodes=1) if part.kind == "router"]
+    return rollup.tile_parts(hardware, 0, 0) + routers
+
+
+def _sizes(title: str, whole: str, parts: Sequence[rollup.Part]) -> Sheet:
+    """Area, leakage and, where the cost library has any, peak power, by kind of part."""
     kinds: dict[str, list[rollup.Part]] = {}
     for part in parts:
         kinds.setdefault(part.kind, []).append(part)
     total = sum(part.area_um2 for part in parts) or 1.0
-    rows = [
-        (
-            kind,
-            str(len(members)),
-            format_area(members[0].area_um2),
-            format_area(sum(part.area_um2 for part in members)),
-            f"{sum(part.area_um2 for part in members) / total:.1%}",
+    has_power = any(part.peak_power_mw for part in parts)
+    rows = []
+    for name, each, members in [
+        *((kind, format_area(members[0].area_um2), members) for kind, members in kinds.items()),
+        (whole, "", parts),
+    ]:
+        area = sum(part.area_um2 for part in members)
+        row = (
+            name,
+            "1" if name == whole else str(len(members)),
+            each,
+            format_area(area),
+            f"{area / total:.1%}",
             f"{sum(part.leakage_mw for part in members):.4g} mW",
         )
-        for kind, members in kinds.items()
-    ]
-    rows.append(("tile", "1", "", format_area(total), "100.0%", f"{sum(part.leakage_mw for part in parts):.4g} mW"))
+        power = _power(sum(part.peak_power_mw for part in members))
+        rows.append((*row, power) if has_power else row)
     columns = ("part", "number", "area each", "area", "share", "leakage")
-    return Sheet("One tile, memories that depend on the network left out", columns, rows)
+    return Sheet(title, (*columns, "peak power") if has_power else columns, rows)
 
 
 def _costs(hardware: Hardware) -> Sheet:
@@ -110,13 +140,20 @@ def _costs(hardware: Hardware) -> Sheet:
             rows.append(_cost_row(f"{name}.{action}", f"{value:.4g} pJ per {entry.per}", entry))
         if component.area is not None:
             area = library.area_um2(name, **parameters)
-            rows.append(_cost_row(f"{name}.area", f"{area:.4g} um2 per {component.area.per}", component.area))
+            rows.append(_cost_row(f"{name}.area", f"{format_area(area)} per {component.area.per}", component.area))
         if component.leakage is not None:
             leakage = library.leakage_mw(name, **parameters)
             rows.append(
                 _cost_row(f"{name}.leakage", f"{leakage:.4g} mW per {component.leakage.per}", component.leakage)
             )
+        if component.peak_power is not None:
+            power = library.peak_power_mw(name, **parameters)
+            rows.append(_cost_row(f"{name}.peak_power", f"{_power(power)} per instance", component.peak_power))
     return Sheet(f"Cost library {hardware.costs}", ("entry", "value here", "node", "kind", "source"), rows)
+
+
+def _power(milliwatts: float) -> str:
+    return f"{milliwatts / 1e3:.4g} W" if milliwatts >= 1e3 else f"{milliwatts:.4g} mW"
 
 
 def _cost_row(name: str, value: str, entry: Entry) -> tuple[str, ...]:

@@ -31,6 +31,17 @@ class Pool:
         """Size of the pooled map; positions of an incomplete window are dropped."""
         return (height - self.kernel[0]) // self.stride[0] + 1, (width - self.kernel[1]) // self.stride[1] + 1
 
+    def sums(self, spikes: np.ndarray) -> np.ndarray:
+        """Spike counts summed over every window of the last two axes, int32."""
+        height, width = self.output_hw(spikes.shape[-2], spikes.shape[-1])
+        sums = np.zeros((*spikes.shape[:-2], height, width), np.int32)
+        for y in range(self.kernel[0]):
+            for x in range(self.kernel[1]):
+                rows = slice(y, y + self.stride[0] * (height - 1) + 1, self.stride[0])
+                cols = slice(x, x + self.stride[1] * (width - 1) + 1, self.stride[1])
+                sums += spikes[..., rows, cols]
+        return sums
+
 
 @dataclass(frozen=True)
 class NeuronModel:
@@ -119,6 +130,10 @@ class Layer:
         """Shape of what leaves the layer, after pooling."""
         channels, height, width = self.conv_shape
         return (channels, *self.pool.output_hw(height, width)) if self.pool else (channels, height, width)
+
+    def emitted(self, spikes: np.ndarray) -> np.ndarray:
+        """What leaves the layer where its neurons fired `spikes`: the counts behind pooling."""
+        return self.pool.sums(spikes) if self.pool else spikes
 
     @property
     def n_neurons(self) -> int:
