@@ -1,4 +1,4 @@
-"""The cost library: entries with sources, scaling, and the two libraries that are shipped."""
+"""The cost library: entries with sources, scaling, and the libraries that are shipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from archsim.errors import ConfigError
-from archsim.hardware.costs import CostLibrary
+from archsim.hardware.costs import CostLibrary, Entry
 from archsim.hardware.reader import ACTIONS, load_hardware
 from archsim.shipped import shipped_folder, shipped_names
 from archsim.yamlfile import dump_model, read_model
@@ -20,6 +20,13 @@ def shipped(name: str) -> CostLibrary:
     return read_model(shipped_folder("hwconfigs") / "costs" / f"{name}.yaml", CostLibrary, ConfigError)
 
 
+def entries_of(costs: CostLibrary) -> list[Entry]:
+    parts = costs.components.values()
+    return [
+        entry for part in parts for entry in (*part.actions.values(), part.area, part.leakage, part.peak_power) if entry
+    ]
+
+
 def library(**action: object) -> CostLibrary:
     """A library with one action, adc.convert."""
     entry = {"energy_pj": 2.0, "node_nm": 65, "kind": "assumption", "source": "a test", **action}
@@ -29,8 +36,7 @@ def library(**action: object) -> CostLibrary:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_entry_has_a_source(name):
-    costs = shipped(name).components.values()
-    entries = [entry for part in costs for entry in (*part.actions.values(), part.area, part.leakage) if entry]
+    entries = entries_of(shipped(name))
     assert len(entries) > 30
     assert min(len(entry.source.split()) for entry in entries) >= 4
 
@@ -43,8 +49,7 @@ def test_a_shipped_library_has_exactly_the_actions_of_a_simulation(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_an_assumption_says_why(name):
-    costs = shipped(name).components.values()
-    entries = [entry for part in costs for entry in (*part.actions.values(), part.area, part.leakage) if entry]
+    entries = entries_of(shipped(name))
     zero = [entry for entry in entries if 0 in (getattr(entry, "energy_pj", 1), getattr(entry, "area_um2", 1))]
     assert {entry.kind for entry in zero} <= {"assumption"}
 
@@ -72,6 +77,27 @@ def test_spikesim_entries_give_the_energy_of_a_pe_cycle():
     ]
     total = sum(n * costs.energy_pj(component, action, **at) for n, component, action, at in counts)
     assert total == pytest.approx(828.4861472, rel=1e-12)
+
+
+def test_the_sram_library_differs_from_the_rram_one_in_the_crossbar_only():
+    rram, sram = shipped("spikesim-65nm").components, shipped("spikesim-sram-65nm").components
+    assert [name for name in rram if sram[name] != rram[name]] == ["crossbar"]
+    assert list(sram) == list(rram)
+
+
+def test_the_sram_crossbar_does_not_have_its_area_as_its_energy():
+    """SpikeSim ela:42 and ela:76 give 671.089 for both; here all 128 lines of the array swing once in eight steps."""
+    costs, size = shipped("spikesim-sram-65nm"), {"rows": 64, "cols": 64}
+    assert costs.area_um2("crossbar", **size) == pytest.approx(64**2 * 160 * 0.032**2, rel=1e-6) == 671.089
+    line_pj = 64 * 0.35e-3 * 65 / 28 * 1.1**2
+    assert costs.energy_pj("crossbar", "read", **size) == pytest.approx(128 * line_pj / 8, rel=1e-12)
+    assert 2.52 / 8 < costs.energy_pj("crossbar", "read", **size) < 64 * 2.52 / 8
+
+
+def test_peak_power_scales_like_any_entry():
+    costs = shipped("isaac-32nm")
+    assert costs.peak_power_mw("adc", bits=4) == pytest.approx(2 * 0.79 / 1.667)
+    assert (costs.peak_power_mw("v_mem"), costs.peak_power_mw("no_such")) == (0.0, 0.0)
 
 
 def test_converter_of_isaac_is_looked_up_by_bits():

@@ -130,7 +130,7 @@ def test_a_library_of_another_node_is_refused():
             "costs: imc-32nm",
             "costs: imc-7nm",
             "costs is 'imc-7nm'; there is no imc-7nm.yaml beside the hardware file; "
-            "shipped are imc-32nm, spikesim-65nm",
+            "shipped are imc-32nm, isaac-32nm, spikesim-65nm, spikesim-sram-65nm",
         ),
         ("node_nm: 32", "node_nm: 28", "node_nm is 28; cost library 'imc-32nm' is for 32; they must be equal"),
         (
@@ -202,7 +202,9 @@ def test_a_faster_clock_shows_the_stages_that_become_too_short(write):
 
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(
-        ConfigError, match=r"^demoo: no such file, and no shipped name; shipped are demo, spikesim-rram-64"
+        ConfigError,
+        match=r"^demoo: no such file, and no shipped name; shipped are demo, isaac-rram-128, spikesim-rram-64, "
+        r"spikesim-sram-64",
     ):
         load_hardware("demoo")
 
