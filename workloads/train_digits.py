@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import nir
@@ -228,33 +229,34 @@ def accuracy(network: DigitsNet, images: Tensor, labels: Tensor, noisy: bool) ->
 def export(network: DigitsNet) -> nir.NIRGraph:
     """The network as NIR: 4-bit weights times their scale, IF or LIF neurons, sum pooling, bare readout."""
     recipe = network.recipe
-    nodes: list[nir.NIRNode] = []
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([1, 8, 8] if recipe.convolutional else [64]))}
     shape: tuple[int, ...] = (1, 8, 8) if recipe.convolutional else (64,)
     for index, layer in enumerate(network.layers):
+        number = index + 1
         integers, scale = quantize_weights(layer.weight, WEIGHT_BITS)
         weight = (integers.numpy() * scale).astype(np.float32)
         bias = layer.bias.detach().numpy().astype(np.float32)
         if not layer.is_conv:
             if len(shape) == 3:
-                nodes.append(nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1))
-            nodes.append(nir.Affine(weight, bias))
+                nodes["flatten"] = nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
+            nodes[f"fc{number}"] = nir.Affine(weight, bias)
             shape = (weight.shape[0],)
         else:
-            nodes.append(nir.Conv2d(shape[1:], weight, 1, 1, 1, 1, bias))
+            nodes[f"conv{number}"] = nir.Conv2d(shape[1:], weight, 1, 1, 1, 1, bias)
             shape = (weight.shape[0], *shape[1:])
         if index == len(network.layers) - 1:
             break
         ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)
         if recipe.tau_s is None:
-            nodes.append(nir.IF(r=ones, v_threshold=ones, v_reset=zeros))
+            nodes[f"if{number}"] = nir.IF(r=ones, v_threshold=ones, v_reset=zeros)
         else:
-            nodes.append(nir.LIF(ones * np.float32(recipe.tau_s), ones, zeros, ones, v_reset=zeros))
+            nodes[f"lif{number}"] = nir.LIF(ones * np.float32(recipe.tau_s), ones, zeros, ones, v_reset=zeros)
         if network.pools[index] > 1:
             size = np.array([network.pools[index]] * 2)
-            nodes.append(nir.SumPool2d(kernel_size=size, stride=size, padding=np.array([0, 0])))
+            nodes[f"pool{number}"] = nir.SumPool2d(kernel_size=size, stride=size, padding=np.array([0, 0]))
             shape = (shape[0], shape[1] // size[0], shape[2] // size[1])
-    ends = [nir.Input(np.array([1, 8, 8] if recipe.convolutional else [64])), *nodes, nir.Output(np.array([10]))]
-    return nir.NIRGraph.from_list(*ends)
+    nodes["output"] = nir.Output(np.array([10]))
+    return nir.NIRGraph(nodes, list(pairwise(nodes)))
 
 
 def write_data(train_images: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray) -> None:

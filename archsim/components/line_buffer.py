@@ -77,6 +77,11 @@ def delayed_uses(last_use: np.ndarray, window: Window) -> np.ndarray:
 
 
 def minimum_capacity(window: Window, by_rows: bool = False) -> int:
+    """Fewest positions that let every token of a layer be served; see `least_capacity`."""
+    return least_capacity(window, needed_positions(window, 2), last_uses(window, 2), by_rows)
+
+
+def least_capacity(window: Window, need: np.ndarray, last_use: np.ndarray, by_rows: bool = False) -> int:
     """Fewest positions that let every token be served: no token may need one that has no room yet.
 
     `by_rows`: silent positions are known only when the row's last position arrives (address events).
@@ -84,27 +89,30 @@ def minimum_capacity(window: Window, by_rows: bool = False) -> int:
     Before token g is fetched, released(g) positions are free again, those last used before g; its
     last input position need[g] can only be sent if need[g] < released(g) + capacity.
     """
-    need, last_use = needed_positions(window, 2), last_uses(window, 2)
     if by_rows:
         need = (need // window.map_hw[1] + 1) * window.map_hw[1] - 1
     released = np.searchsorted(last_use, np.arange(len(need)), side="left")
     return int((need + 1 - released).max())
 
 
-def capacity(hardware: Hardware, layer: str, window: Window, is_delayed: bool = False, by_rows: bool = False) -> int:
-    """Positions that the tile buffer of a layer holds; a delayed layer keeps one frame more.
+def capacity(hardware: Hardware, layer: str, window: Window, least: int, whole_frames: bool) -> int:
+    """Positions that the tile buffer of a layer holds.
+
+    Args:
+        hardware: The chip.
+        layer: Name, for the message.
+        window: Geometry of the layer's reads.
+        least: Positions without which the layer cannot be served.
+        whole_frames: Whether `auto` takes two frames instead of kernel + stride rows.
 
     Raises:
         MappingError: `tile.line_buffer.rows` is too small for the layer; the message gives the minimum.
     """
     width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
-    least = minimum_capacity(window, by_rows) + (window.n_inputs if is_delayed else 0)
     if rows == "auto":
-        if window.kernel is None or is_delayed:
-            automatic = 2 * window.n_inputs
-        else:
-            automatic = (window.kernel[0] + window.stride[0]) * width
-        return max(least, automatic)
+        if window.kernel is None or whole_frames:
+            return max(least, 2 * window.n_inputs)
+        return max(least, (window.kernel[0] + window.stride[0]) * width)
     if rows * width < least:
         raise MappingError(
             f"tile.line_buffer.rows is {rows}; layer '{layer}' needs at least {ceil_div(least, width)} rows "

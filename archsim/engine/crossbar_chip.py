@@ -8,6 +8,7 @@ pooling, NoC to the next layer's tiles, and at last the output port. Entry: `bui
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +37,14 @@ def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
     return _Builder(mapping, activity).build()
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Who fills a line buffer: a column block of one copy of the layer before."""
+
+    block: int
+    copy: int
+
+
 class _Builder:
     """State of one construction: the netlist so far and the servers that several lanes share."""
 
@@ -47,21 +56,22 @@ class _Builder:
         self.all_steps = (0, activity.n_timesteps)
         self.netlist = Netlist()
         self.shared: dict[str, Server] = {}
-        self.buffers: dict[tuple[str, int], int] = {}
+        self.buffers: dict[tuple[str, int, int], int] = {}
         self.buffer_bits: dict[int, int] = {}
         self.v_mem_bits = geometry.v_mem_bits(mapping)
         self.stages: dict[str, int] = {}
-        self.sent: dict[tuple[str, int], np.ndarray] = {}
+        self.sent: dict[tuple[str, int, int], np.ndarray] = {}
         self.global_buffer_bits = 0
         self.skip_slots: dict[tuple[str, int, str], int] = {}
         self.transport = Transport(mapping, self.netlist)
 
     def build(self) -> Netlist:
-        for layer in self.mapping.layers:
+        copies = [view for layer in self.mapping.layers for view in layer.views]
+        for layer in copies:
             self._add_line_buffers(layer)
             self._add_skip_buffers(layer)
         self._add_input_port()
-        for layer in self.mapping.layers:
+        for layer in copies:
             self._add_layer(layer)
         self.netlist.components = self._parts()
         return self.netlist
@@ -113,12 +123,11 @@ class _Builder:
             if layer.layer.source != INPUT and not geometry.is_staged(mapping, layer):
                 covers = self._covers(mapping.layer(layer.layer.source), sources)
             name = layer.layer.name
-            self.buffers[name, tile] = len(self.netlist.buffers)
+            self.buffers[name, layer.copy, tile] = len(self.netlist.buffers)
             self.netlist.buffers.append(
                 LineBuffer(f"tile{tile}.buffer", name, capacity, len(sources), n_readers, need, last_use, covers)
             )
-            channels = sum(last - first for first, last in self._source_blocks(layer, sources))
-            self._store_bits(tile, capacity * channels * self._input_bits(layer))
+            self._store_bits(tile, capacity * self._source_channels(layer, sources) * self._input_bits(layer))
 
     def _add_skip_buffers(self, layer: LayerMapping) -> None:
         """Slots at the layer's home tiles for what joins its sums."""
@@ -134,10 +143,10 @@ class _Builder:
     def _store_bits(self, tile: int, bits: int) -> None:
         self.buffer_bits[tile] = self.buffer_bits.get(tile, 0) + bits
 
-    def _sources(self, layer: LayerMapping, tile: int) -> list[int]:
-        """Column blocks of the layer before that a tile needs; a port sends all channels as block 0."""
+    def _sources(self, layer: LayerMapping, tile: int) -> list[_Source]:
+        """Who sends what a tile needs: column blocks of the copies of the layer before; a port sends as block 0."""
         if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
-            return [0]
+            return [_Source(0, 0)]
         _, height, width = geometry.source_shape(self.mapping, layer)
         features = height * width if layer.layer.kind == "linear" else 1
         blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
@@ -145,25 +154,29 @@ class _Builder:
         needed = [(first // features, (last - 1) // features) for first, last in spans]
         before = self.mapping.layer(layer.layer.source)
         return [
-            index
-            for index, (first, last) in enumerate(before.col_blocks)
+            _Source(block, copy)
+            for block, (first, last) in enumerate(before.col_blocks)
             if any(first <= high and low < last for low, high in needed)
+            for copy in range(before.n_copies)
         ]
 
-    def _source_blocks(self, layer: LayerMapping, sources: list[int]) -> list[tuple[int, int]]:
+    def _source_channels(self, layer: LayerMapping, sources: list[_Source]) -> int:
+        """Channels that a tile keeps of what its layer reads."""
         if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
-            return [(0, geometry.source_shape(self.mapping, layer)[0])]
-        before = self.mapping.layer(layer.layer.source)
-        return [before.col_blocks[index] for index in sources]
+            return geometry.source_shape(self.mapping, layer)[0]
+        blocks = self.mapping.layer(layer.layer.source).col_blocks
+        return sum(blocks[block][1] - blocks[block][0] for block in {source.block for source in sources})
 
-    def _arrivals(self, layer: LayerMapping, block: int, stream: Stream) -> list[Arrival]:
-        """Line buffers of a layer that take a stream from column block `block` of what it reads."""
+    def _arrivals(self, layer: LayerMapping, source: _Source, stream: Stream) -> list[Arrival]:
+        """Line buffers of all copies of a layer that take a stream from one source."""
         arrivals = []
-        for tile in layer.tiles:
-            sources = self._sources(layer, tile)
-            if block in sources:
-                target = Target("buffer", self.buffers[layer.layer.name, tile], sources.index(block))
-                arrivals.append(self._stored(stream, tile, target))
+        for view in layer.views:
+            for tile in view.tiles:
+                sources = self._sources(view, tile)
+                if source in sources:
+                    buffer = self.buffers[view.layer.name, view.copy, tile]
+                    target = Target("buffer", buffer, sources.index(source))
+                    arrivals.append(self._stored(stream, tile, target))
         return arrivals
 
     def _stored(self, stream: Stream, tile: int, target: Target) -> Arrival:
@@ -184,7 +197,7 @@ class _Builder:
         lane = stream.lane((chip_ports.input_action(self.hardware, n_tokens, bits),), output=outbox)
         self.netlist.input_lanes.append(lane)
         self.netlist.server("input", "private", lane)
-        arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, 0, stream)]
+        arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, _Source(0, 0), stream)]
         self.transport.send(stream, outbox, IO_NODE, arrivals)
 
     def _require_global_buffer(self, bits: int) -> None:
@@ -214,14 +227,15 @@ class _Builder:
         hardware, path, block = self.hardware, pe.path, layer.row_blocks[pe.row_block]
         first, last = layer.col_blocks[pe.col_block]
         n_bits = self._input_bits(layer)
+        mine = slice(None) if layer.n_copies == 1 else geometry.copy_labels(layer, self.n_frames)
         load = crossbar.PeLoad.of(
             hardware,
             len(block),
             (last - first) * hardware.cols_per_weight,
             n_bits,
-            reads.active_rows[:, pe.row_block],
-            reads.active_reads[:, pe.row_block],
-            reads.active_slices[:, pe.row_block],
+            reads.active_rows[mine, pe.row_block],
+            reads.active_reads[mine, pe.row_block],
+            reads.active_slices[mine, pe.row_block],
         )
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         fetch = line_buffer.read_actions(
@@ -233,7 +247,7 @@ class _Builder:
             "adc": adc.convert_actions(hardware, path, load),
             "shift_add": adc.shift_add_actions(hardware, path, load),
         }
-        source = (self.buffers[layer.layer.name, pe.tile], reader)
+        source = (self.buffers[layer.layer.name, layer.copy, pe.tile], reader)
         outbox = self._channel(f"{path}.out")
         if not hardware.tile.pe.pipelined:
             actions = tuple(action for stage in stages.values() for action in stage)
@@ -271,6 +285,7 @@ class _Builder:
         stream = Stream(
             f"{pe.path}.partial_sums", name, positions, self.all_steps, n_tokens, bits, "partial_sums", name, name
         )
+        stream = replace(stream, labels=self._labels(layer))
         arrivals = [Arrival(self.mapping.nodes[home], Target("channel", join))]
         self.transport.send(stream, output, self.mapping.nodes[pe.tile], arrivals)
 
@@ -278,7 +293,7 @@ class _Builder:
         """Accumulator, neurons, pooling and departure of one column block; returns the join slot of each row block."""
         spec, hardware = layer.layer, self.hardware
         home = layer.home_tile(block)
-        tile, name = f"tile{home}", f"{spec.name}.block{block}"
+        tile, name = f"tile{home}", self._name(layer, block)
         first, last = layer.col_blocks[block]
         width, n_tokens = last - first, self._n_tokens(layer)
         joins = {pe.row_block: self._channel(f"{tile}.{name}.row{pe.row_block}") for pe in layer.pes_of(block)}
@@ -296,7 +311,7 @@ class _Builder:
     def _add_neurons(self, layer: LayerMapping, block: int, inbox: int) -> int:
         """Neuron updates and pooling of one column block; returns the latch behind them."""
         spec, hardware = layer.layer, self.hardware
-        tile, name = f"tile{layer.home_tile(block)}", f"{spec.name}.block{block}"
+        tile, name = f"tile{layer.home_tile(block)}", self._name(layer, block)
         first, last = layer.col_blocks[block]
         outbox = self._channel(f"{tile}.{name}.out")
         fired = outbox if spec.pool is None else self._channel(f"{tile}.{name}.fired")
@@ -313,6 +328,7 @@ class _Builder:
             completes = neuron.pool_emits((spec.conv_shape[1], spec.conv_shape[2]), spec.pool.kernel, spec.pool.stride)
             pooling.n_tokens = lane.n_emitted
             pooling.steps = self._emitted_steps(layer)
+            completes = completes[geometry.copy_tokens(layer)]
             pooling.emit = np.tile(completes, lane.n_emitted // len(completes))
             sends = self._sends(layer, block)
             if sends is not None:
@@ -328,32 +344,34 @@ class _Builder:
         """Send a column block's output to whoever reads or adds it, or to the output port."""
         name = layer.layer.name
         labels = self._sent(layer, block)
-        first, last = layer.col_blocks[block]
+        _first, _last = layer.col_blocks[block]
         steps = self._emitted_steps(layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
         consumers, joiners = self.mapping.consumers(name), self.mapping.joiners(name)
         is_output = self.mapping.is_output(layer.layer)
         stream = Stream(
-            f"{name}.block{block}",
+            self._name(layer, block),
             name,
             positions,
             steps,
             self.activity.n_samples * steps[1] * positions if labels is None else len(labels),
-            (last - first) * self._output_bits(layer) if labels is None else self._event_bits(layer, block, labels),
+            self._packet_bits(layer, block, labels),
             "partial_sums" if layer.layer.neuron.kind == "none" else "spikes",
             name,
             ", ".join([item.layer.name for item in (*consumers, *joiners)] + ["output"] * is_output),
             labels,
         )
         streamed = [item for item in consumers if not geometry.is_staged(self.mapping, item)]
-        arrivals = [arrival for item in streamed for arrival in self._arrivals(item, block, stream)]
+        arrivals = [
+            arrival for item in streamed for arrival in self._arrivals(item, _Source(block, layer.copy), stream)
+        ]
         if len(streamed) < len(consumers):
             arrivals.append(self._staged(layer, block, stream))
         for item in joiners:
             slot = Target("channel", self.skip_slots[item.layer.name, block, name])
             arrivals.append(self._stored(stream, item.home_tile(block), slot))
         if is_output:
-            inbox = self._channel(f"output.{name}.block{block}")
+            inbox = self._channel(f"output.{stream.name}")
             lane = stream.lane(
                 (chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits),), inputs=(inbox,)
             )
@@ -371,37 +389,50 @@ class _Builder:
         return np.moveaxis(counts, 2, -1).reshape(-1, last - first)
 
     def _sent(self, layer: LayerMapping, block: int) -> np.ndarray | None:
-        """Positions (over all frames) that a column block sends; None for all of them."""
-        if not geometry.sends_addresses(self.mapping, layer.layer.name):
+        """Positions (over all frames) that a column block of a copy sends; None for all positions there are."""
+        by_address = geometry.sends_addresses(self.mapping, layer.layer.name)
+        if layer.n_copies == 1 and not by_address:
             return None
-        key = (layer.layer.name, block)
+        key = (layer.layer.name, block, layer.copy)
         if key not in self.sent:
-            fired: np.ndarray = np.asarray(self._emitted(layer, block).any(axis=1))
-            width = layer.layer.out_shape[2]
-            fired[width - 1 :: width] = True
-            self.sent[key] = np.flatnonzero(fired)
+            duty = geometry.copy_outputs(layer, self.n_frames)
+            if by_address:
+                width = layer.layer.out_shape[2]
+                fired = np.asarray(self._emitted(layer, block).any(axis=1))[duty]
+                ends_row = np.append(duty[1:] // width != duty[:-1] // width, True)
+                duty = duty[fired | ends_row]
+            self.sent[key] = duty
         return self.sent[key]
 
     def _sends(self, layer: LayerMapping, block: int) -> np.ndarray | None:
-        """Whether each position (over all frames) is sent, bool; None for all of them."""
-        labels = self._sent(layer, block)
-        if labels is None:
+        """Whether a copy sends each position that it has (over all frames), bool; None for all of them."""
+        sent = self._sent(layer, block)
+        if sent is None or not geometry.sends_addresses(self.mapping, layer.layer.name):
             return None
-        sends = np.zeros(self.n_frames * layer.layer.out_shape[1] * layer.layer.out_shape[2], bool)
-        sends[labels] = True
-        return sends
+        return np.isin(geometry.copy_outputs(layer, self.n_frames), sent)
 
-    def _event_bits(self, layer: LayerMapping, block: int, labels: np.ndarray) -> np.ndarray:
-        """Bits of each packet: an address per spiking channel, its count where it can exceed one, and an end mark."""
+    def _packet_bits(self, layer: LayerMapping, block: int, labels: np.ndarray | None) -> int | np.ndarray:
+        """Bits of a packet: a value per channel; by address, one per spiking channel, its count where that can exceed
+        one, and an end mark."""
         first, last = layer.col_blocks[block]
         value_bits = self._output_bits(layer)
+        if labels is None or not geometry.sends_addresses(self.mapping, layer.layer.name):
+            return (last - first) * value_bits
         per_spike = bits_for(last - first - 1) + (value_bits if value_bits > 1 else 0)
         return 1 + per_spike * np.count_nonzero(self._emitted(layer, block)[labels], axis=1)
 
-    def _covers(self, layer: LayerMapping, blocks: list[int]) -> tuple[np.ndarray | None, ...]:
-        """What deliveries from column blocks cover: with address events everything up to the position that came."""
-        sent = [self._sent(layer, block) for block in blocks]
-        return tuple(None if labels is None else np.concatenate([[0], labels + 1]) for labels in sent)
+    def _covers(self, layer: LayerMapping, sources: list[_Source]) -> tuple[np.ndarray | None, ...]:
+        """What each source has covered after 0, 1, 2, ... deliveries: all of its positions before its next one."""
+        return tuple(self._covered_by(layer.views[source.copy], source.block) for source in sources)
+
+    def _covered_by(self, layer: LayerMapping, block: int) -> np.ndarray | None:
+        sent = self._sent(layer, block)
+        if sent is None:
+            return None
+        duty = geometry.copy_outputs(layer, self.n_frames)
+        end = self.n_frames * layer.layer.out_shape[1] * layer.layer.out_shape[2]
+        after = np.append(duty, end)[np.searchsorted(duty, sent, side="right")]
+        return np.concatenate([duty[:1], after])
 
     # Staging of whole frames
 
@@ -411,7 +442,8 @@ class _Builder:
         if name not in self.stages:
             self.stages[name] = self._add_stage(layer)
         write = chip_ports.stage_write_action(self.hardware, name, stream.n_tokens, stream.bits)
-        return Arrival(IO_NODE, Target("buffer", self.stages[name], block), (write,))
+        source = block * layer.n_copies + layer.copy
+        return Arrival(IO_NODE, Target("buffer", self.stages[name], source), (write,))
 
     def _add_stage(self, layer: LayerMapping) -> int:
         name, mapping = layer.layer.name, self.mapping
@@ -421,17 +453,18 @@ class _Builder:
         batch = geometry.staged_frames(mapping, self.activity.n_timesteps) * positions
         self._require_global_buffer(bits * batch)
         tokens = np.arange(n_tokens, dtype=np.int64)
+        sources = [_Source(block, copy) for block in range(len(layer.col_blocks)) for copy in range(layer.n_copies)]
         index = len(self.netlist.buffers)
         self.netlist.buffers.append(
             LineBuffer(
                 f"global_buffer.{name}",
                 name,
                 batch,
-                len(layer.col_blocks),
+                len(sources),
                 1,
                 (tokens // batch + 1) * batch - 1,
                 tokens,
-                self._covers(layer, list(range(len(layer.col_blocks)))),
+                self._covers(mapping.layer(name), sources),
             )
         )
         readers = [item for item in mapping.consumers(name) if geometry.is_staged(mapping, item)]
@@ -442,7 +475,7 @@ class _Builder:
         lane = stream.lane((chip_ports.stage_read_action(self.hardware, port, n_tokens, bits),), output=outbox)
         lane.reader, lane.release_after = (index, 0), 1
         self.netlist.server(port, "private", lane)
-        arrivals = [arrival for item in readers for arrival in self._arrivals(item, 0, stream)]
+        arrivals = [arrival for item in readers for arrival in self._arrivals(item, _Source(0, 0), stream)]
         self.transport.send(stream, outbox, IO_NODE, arrivals)
         return index
 
@@ -461,7 +494,15 @@ class _Builder:
         return self.shared[name]
 
     def _n_tokens(self, layer: LayerMapping) -> int:
-        return self.n_frames * self._window(layer).n_outputs
+        return self.n_frames * len(geometry.copy_tokens(layer))
+
+    def _labels(self, layer: LayerMapping) -> np.ndarray | None:
+        """Positions (over all frames) that a copy serves; None where it serves all."""
+        return None if layer.n_copies == 1 else geometry.copy_labels(layer, self.n_frames)
+
+    def _name(self, layer: LayerMapping, block: int) -> str:
+        copy = f".copy{layer.copy}" if layer.n_copies > 1 else ""
+        return f"{layer.layer.name}.block{block}{copy}"
 
     def _layer_lane(
         self,
@@ -484,6 +525,7 @@ class _Builder:
             reader,
             release_after,
             output,
+            labels=self._labels(layer),
         )
 
     def _parts(self) -> list[ComponentInfo]:

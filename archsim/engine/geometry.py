@@ -36,23 +36,64 @@ def window(mapping: Mapping, layer: LayerMapping) -> Window:
 def needs_and_uses(
     mapping: Mapping, layer: LayerMapping, n_frames: int, n_timesteps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Last position that every token needs, and last token that every position serves; over all frames."""
+    """Last position that every token needs, and last token that every position serves; over all frames.
+
+    For one of several copies, tokens are those that it serves.
+    """
     reads = window(mapping, layer)
     need, last_use = line_buffer.needed_positions(reads, n_frames), line_buffer.last_uses(reads, n_frames)
     if layer.layer.delayed:
         return line_buffer.delayed_needs(need, reads, n_timesteps), line_buffer.delayed_uses(last_use, reads)
+    if layer.n_copies > 1:
+        labels = copy_labels(layer, n_frames)
+        return need[labels], np.maximum(np.searchsorted(labels, last_use, side="right") - 1, 0)
     return need, last_use
+
+
+def copy_tokens(layer: LayerMapping) -> np.ndarray:
+    """Output positions of the convolution, within a frame, that a copy serves.
+
+    Behind pooling a copy sends the positions whose number modulo n_copies is its own, so it serves the
+    whole windows of those; what no window takes goes to the first copy.
+    """
+    _, height, width = layer.layer.conv_shape
+    positions = np.arange(height * width)
+    pool = layer.layer.pool
+    if pool is None:
+        return positions[positions % layer.n_copies == layer.copy]
+    y, x = np.divmod(positions, width)
+    _, pooled_height, pooled_width = layer.layer.out_shape
+    row, col = y // pool.stride[0], x // pool.stride[1]
+    inside = (row < pooled_height) & (col < pooled_width)
+    owner = np.where(inside, (row * pooled_width + col) % layer.n_copies, 0)
+    return positions[owner == layer.copy]
+
+
+def copy_labels(layer: LayerMapping, n_frames: int) -> np.ndarray:
+    """Number, over all frames, of every output position of the convolution that a copy serves."""
+    return _over_frames(copy_tokens(layer), layer.layer.conv_shape, n_frames)
+
+
+def copy_outputs(layer: LayerMapping, n_frames: int) -> np.ndarray:
+    """Number, over all frames, of every position behind pooling that a copy sends."""
+    _, height, width = layer.layer.out_shape
+    return _over_frames(np.arange(layer.copy, height * width, layer.n_copies), layer.layer.out_shape, n_frames)
+
+
+def _over_frames(positions: np.ndarray, shape: Shape, n_frames: int) -> np.ndarray:
+    return (np.arange(n_frames)[:, None] * shape[1] * shape[2] + positions).ravel()
 
 
 def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
     """Positions that the layer's line buffers hold; a MappingError gives the minimum where they are too few."""
-    return line_buffer.capacity(
-        mapping.hardware,
-        layer.layer.name,
-        window(mapping, layer),
-        layer.layer.delayed,
-        by_rows=layer.layer.source != INPUT and sends_addresses(mapping, layer.layer.source),
-    )
+    reads, spec = window(mapping, layer), layer.layer
+    by_rows = spec.source != INPUT and not is_staged(mapping, layer) and sends_addresses(mapping, spec.source)
+    if spec.delayed:
+        least = line_buffer.minimum_capacity(reads, by_rows) + reads.n_inputs
+    else:
+        needs = [needs_and_uses(mapping, view, _FRAMES, _FRAMES) for view in layer.views]
+        least = max(line_buffer.least_capacity(reads, *need_and_use, by_rows) for need_and_use in needs)
+    return line_buffer.capacity(mapping.hardware, spec.name, reads, least, whole_frames=spec.delayed)
 
 
 def sends_addresses(mapping: Mapping, name: str) -> bool:
@@ -86,11 +127,12 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
     for layer in mapping.layers:
         if layer.layer.neuron.kind == "none":
             continue
-        n_positions = window(mapping, layer).n_outputs
         word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
-        for block, (first, last) in enumerate(layer.col_blocks):
-            home = layer.home_tile(block)
-            bits[home] = bits.get(home, 0) + (last - first) * n_positions * word_bits
+        for view in layer.views:
+            n_positions = len(copy_tokens(view))
+            for block, (first, last) in enumerate(layer.col_blocks):
+                home = view.home_tile(block)
+                bits[home] = bits.get(home, 0) + (last - first) * n_positions * word_bits
     return bits
 
 

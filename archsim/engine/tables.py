@@ -117,7 +117,7 @@ def _layer_row(
         "n_crossbars": layer.n_crossbars if layer else 0,
         "n_pes": len(layer.pes) if layer else 0,
         "n_tiles": len(layer.tiles) if layer else 0,
-        "replication": 1,
+        "replication": layer.n_copies if layer else 1,
         "first_start_ps": int(log["start_ps"][mine].min(initial=np.iinfo(np.int64).max)) if mine.any() else None,
         "last_leave_ps": int(log["leave_ps"][mine].max(initial=0)) if mine.any() else None,
         "tokens": 0,
@@ -136,7 +136,7 @@ def _layer_row(
         _, height, width = layer.layer.conv_shape
         n_tokens = values.inputs.shape[0] * values.inputs.shape[1] * height * width
         row["tokens"] = n_tokens
-        row["skipped_reads"] = n_tokens * layer.n_crossbars * bits - reads
+        row["skipped_reads"] = n_tokens * (layer.n_crossbars // layer.n_copies) * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
         row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
         if layer.layer.neuron.kind not in ("accumulate", "none"):

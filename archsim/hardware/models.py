@@ -223,8 +223,9 @@ class MappingPolicy(Part):
     """`kernel_position`: a crossbar per kernel position and channel block (SpikeSim); `dense`: rows unrolled."""
     weight_bits: Annotated[int, Field(ge=2, le=16)] = 4
     """Bits of a mapped weight, sign included."""
-    replication: Literal["none"] = "none"
-    """`none`: one copy of every layer."""
+    replication: Literal["none", "balance"] | Annotated[int, Field(ge=1, le=1024)] = "none"
+    """Copies of a convolution: `none`, a number, or as many as spare tiles allow for the slowest (`balance`); layers
+    that join, come back or are fully connected have one."""
     share_tiles: bool = False
     """`false`: a tile holds PEs of one layer; `true`: a layer goes on where the one before ended."""
     placement: Literal["snake", "traffic"] = "snake"

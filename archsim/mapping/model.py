@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archsim.hardware.models import Hardware
 from archsim.workload.network import Layer, Network
@@ -21,6 +21,7 @@ class PePlace:
     col_block: int
     tile: int
     pe: int
+    copy: int = 0
 
     @property
     def path(self) -> str:
@@ -37,7 +38,19 @@ class LayerMapping:
     col_blocks: tuple[tuple[int, int], ...]
     """Output channels of each column block: (first, last + 1)."""
     pes: tuple[PePlace, ...]
-    """Ordered by column block, then row block; blocks that channel groups keep apart have no PE."""
+    """Ordered by copy, column block, row block; blocks that channel groups keep apart have no PE."""
+    n_copies: int = 1
+    """Copies of the layer: copy j serves the output positions whose number modulo n_copies is j."""
+    copy: int = 0
+    """Which copy this is, where it is one of `views`."""
+
+    @property
+    def views(self) -> tuple[LayerMapping, ...]:
+        """The copies, each with its own PEs only."""
+        return tuple(
+            replace(self, pes=tuple(pe for pe in self.pes if pe.copy == copy), copy=copy)
+            for copy in range(self.n_copies)
+        )
 
     @property
     def n_crossbars(self) -> int:
@@ -91,7 +104,8 @@ class Mapping:
     def cell_utilisation(self) -> float:
         """Cells that hold a weight slice, as a fraction of the cells of the crossbars in use."""
         crossbar = self.hardware.tile.pe.crossbar
-        used = sum(layer.layer.n_weights for layer in self.layers) * self.hardware.cols_per_weight
+        weights = sum(layer.layer.n_weights * layer.n_copies for layer in self.layers)
+        used = weights * self.hardware.cols_per_weight
         return used / (self.n_crossbars * crossbar.rows * crossbar.cols)
 
     def layer(self, name: str) -> LayerMapping:

@@ -14,6 +14,7 @@ from math import isqrt
 
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
+from archsim.mapping import replication
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.mapping.placement import PLACEMENTS, snake
 from archsim.units import ceil_div
@@ -32,21 +33,35 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     """
     network = workload.network if isinstance(workload, Workload) else workload
     _require_flow(network)
+    layers = _place(hardware, network, replication.copies(hardware, network, _n_tiles))
+    n_needed = _tiles_of(layers)
+    n_tiles = n_needed if hardware.chip.tiles == "auto" else hardware.chip.tiles
+    if n_needed > n_tiles:
+        raise MappingError(_shortage(hardware, network, layers, n_tiles))
+    width, height = _mesh_size(hardware, n_tiles)
+    mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width))
+    return PLACEMENTS[hardware.mapping.placement](mapping)
+
+
+def _n_tiles(hardware: Hardware, network: Network, copies: dict[str, int]) -> int:
+    """Tiles that a network takes with so many copies of its layers."""
+    return _tiles_of(_place(hardware, network, copies))
+
+
+def _tiles_of(layers: list[LayerMapping]) -> int:
+    return layers[-1].pes[-1].tile + 1
+
+
+def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list[LayerMapping]:
     layers: list[LayerMapping] = []
     tile, pe = 0, 0
     for layer in network.layers:
         if pe and not hardware.mapping.share_tiles:
             tile, pe = tile + 1, 0
-        mapped = _place_layer(hardware, layer, (tile, pe))
+        mapped = _place_layer(hardware, layer, copies.get(layer.name, 1), (tile, pe))
         layers.append(mapped)
         tile, pe = mapped.pes[-1].tile, mapped.pes[-1].pe + 1
-    next_tile = layers[-1].tiles[-1] + 1
-    n_tiles = next_tile if hardware.chip.tiles == "auto" else hardware.chip.tiles
-    if next_tile > n_tiles:
-        raise MappingError(_shortage(hardware, network, layers, n_tiles))
-    width, height = _mesh_size(hardware, n_tiles)
-    mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width))
-    return PLACEMENTS[hardware.mapping.placement](mapping)
+    return layers
 
 
 def _require_flow(network: Network) -> None:
@@ -111,24 +126,24 @@ def _feeds(layer: Layer, block: tuple[CrossbarRows, ...], col_block: tuple[int, 
     return any(layer.connects((first, last), col_block) for rows in block for _, _, first, last in rows)
 
 
-def _place_layer(hardware: Hardware, layer: Layer, first_free: tuple[int, int]) -> LayerMapping:
+def _place_layer(hardware: Hardware, layer: Layer, n_copies: int, first_free: tuple[int, int]) -> LayerMapping:
     rows, cols, pes_per_tile = row_blocks(hardware, layer), col_blocks(hardware, layer), hardware.tile.pes
     places: list[PePlace] = []
     tile, pe = first_free
-    for col in range(len(cols)):
+    for copy, col in product(range(n_copies), range(len(cols))):
         feeding = [row for row, block in enumerate(rows) if _feeds(layer, block, cols[col])]
         if len(feeding) <= pes_per_tile < pe + len(feeding) or (pe and len(feeding) > pes_per_tile):
             tile, pe = tile + 1, 0
         for row in feeding:
             if pe == pes_per_tile:
                 tile, pe = tile + 1, 0
-            places.append(PePlace(row, col, tile, pe))
+            places.append(PePlace(row, col, tile, pe, copy))
             pe += 1
-    return LayerMapping(layer, rows, cols, tuple(places))
+    return LayerMapping(layer, rows, cols, tuple(places), n_copies)
 
 
 def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], n_tiles: int) -> str:
-    needed = layers[-1].tiles[-1] + 1
+    needed = _tiles_of(layers)
     culprit = next(item for item in layers if item.tiles[-1] >= n_tiles)
     crossbar = hardware.tile.pe.crossbar
     return (

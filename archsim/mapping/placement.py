@@ -25,22 +25,23 @@ def snake(n_tiles: int, mesh_width: int) -> tuple[int, ...]:
     return tuple(nodes)
 
 
-def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], int]:
+def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
     """Bits per timestep between tiles (the port is -1), one bit per spike and accumulator.bits per partial sum.
 
     Multicast counts once per destination, which overestimates what shares a path.
     """
-    bits: dict[tuple[int, int], int] = {}
+    bits: dict[tuple[int, int], float] = {}
     for layer in mapping.layers:
         if layer.layer.source == INPUT:
             channels, height, width = mapping.network.input_shape
             _add(bits, [(_PORT, tile) for tile in layer.tiles], channels * height * width)
         _, height, width = layer.layer.out_shape
         sum_bits = layer.layer.conv_shape[1] * layer.layer.conv_shape[2] * mapping.hardware.tile.accumulator.bits
-        for block, (first, last) in enumerate(layer.col_blocks):
-            home = layer.home_tile(block)
-            _add(bits, [(pe.tile, home) for pe in layer.pes_of(block) if pe.tile != home], (last - first) * sum_bits)
-            _add(bits, [(home, tile) for tile in _destinations(mapping, layer, block)], (last - first) * height * width)
+        for view in layer.views:
+            for block, (first, last) in enumerate(layer.col_blocks):
+                home, n = view.home_tile(block), (last - first) / layer.n_copies
+                _add(bits, [(pe.tile, home) for pe in view.pes_of(block) if pe.tile != home], n * sum_bits)
+                _add(bits, [(home, tile) for tile in _destinations(mapping, layer, block)], n * height * width)
     return bits
 
 
@@ -53,12 +54,12 @@ def improve(mapping: Mapping) -> Mapping:
     width = mapping.mesh_width
     spare = [node for node in range(width * mapping.mesh_height) if node not in mapping.nodes]
     nodes = [*mapping.nodes, *spare]
-    links: dict[int, list[tuple[int, int]]] = {}
+    links: dict[int, list[tuple[int, float]]] = {}
     for (source, destination), amount in traffic_bits(mapping).items():
         links.setdefault(source, []).append((destination, amount))
         links.setdefault(destination, []).append((source, amount))
 
-    def cost(place: int) -> int:
+    def cost(place: int) -> float:
         at = nodes[place]
         return sum(
             amount * _hops(at, IO_NODE if other == _PORT else nodes[other], width)
@@ -95,6 +96,6 @@ def _hops(one: int, two: int, width: int) -> int:
     return abs(one % width - two % width) + abs(one // width - two // width)
 
 
-def _add(bits: dict[tuple[int, int], int], pairs: list[tuple[int, int]], amount: int) -> None:
+def _add(bits: dict[tuple[int, int], float], pairs: list[tuple[int, int]], amount: float) -> None:
     for pair in pairs:
         bits[pair] = bits.get(pair, 0) + amount

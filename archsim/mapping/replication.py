@@ -1,0 +1,59 @@
+"""How many copies of a layer a chip holds: none, a number, or what spare tiles allow for the slowest layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archsim.errors import MappingError
+from archsim.hardware.models import Hardware
+from archsim.workload.network import Layer, Network
+
+TilesOf = Callable[[Hardware, Network, dict[str, int]], int]
+"""Tiles that a network takes with so many copies of its layers."""
+
+
+def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str, int]:
+    """Copies of every layer by name; layers that are not listed have one.
+
+    `balance` gives another copy to the layer with most positions per copy, which bounds the
+    throughput, as long as its tiles are there.
+
+    Raises:
+        MappingError: `balance` without a number of tiles, so without spare ones.
+    """
+    wanted = hardware.mapping.replication
+    can_copy = [layer for layer in network.layers if is_copyable(network, layer)]
+    if wanted == "none":
+        return {}
+    if wanted != "balance":
+        return {layer.name: min(wanted, _positions(layer)) for layer in can_copy}
+    if hardware.chip.tiles == "auto":
+        raise MappingError(
+            "mapping.replication: balance spends spare tiles, and chip.tiles: auto has none; "
+            "set chip.tiles to the number of tiles on the chip, or mapping.replication to a number"
+        )
+    found = {layer.name: 1 for layer in network.layers}
+    while True:
+        slowest = max(network.layers, key=lambda layer: _conv_positions(layer) / found[layer.name])
+        tried = {**found, slowest.name: found[slowest.name] + 1}
+        fits = slowest in can_copy and tried[slowest.name] <= _positions(slowest)
+        if not fits or tiles_of(hardware, network, tried) > hardware.chip.tiles:
+            return found
+        found = tried
+
+
+def is_copyable(network: Network, layer: Layer) -> bool:
+    """Whether positions of a layer can be dealt out: a plain convolution whose pooling windows do not overlap."""
+    joins = any(layer.name in other.adds for other in network.layers) or bool(layer.adds)
+    returns = layer.delayed or any(other.delayed and other.source == layer.name for other in network.layers)
+    overlaps = layer.pool is not None and any(s < k for k, s in zip(layer.pool.kernel, layer.pool.stride, strict=True))
+    return layer.kind == "conv2d" and layer.neuron.kind != "none" and not (joins or returns or overlaps)
+
+
+def _positions(layer: Layer) -> int:
+    """Output positions that can be dealt out."""
+    return layer.out_shape[1] * layer.out_shape[2]
+
+
+def _conv_positions(layer: Layer) -> int:
+    return layer.conv_shape[1] * layer.conv_shape[2]
