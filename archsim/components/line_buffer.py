@@ -95,20 +95,23 @@ def least_capacity(window: Window, need: np.ndarray, last_use: np.ndarray, by_ro
     return int((need + 1 - released).max())
 
 
-def capacity(hardware: Hardware, layer: str, window: Window, least: int, whole_frames: bool) -> int:
+def capacity(
+    hardware: Hardware, layer: str, window: Window, least: int | None = None, whole_frames: bool = False
+) -> int:
     """Positions that the tile buffer of a layer holds.
 
     Args:
         hardware: The chip.
         layer: Name, for the message.
         window: Geometry of the layer's reads.
-        least: Positions without which the layer cannot be served.
+        least: Positions without which the layer cannot be served; by default those of a plain layer.
         whole_frames: Whether `auto` takes two frames instead of kernel + stride rows.
 
     Raises:
         MappingError: `tile.line_buffer.rows` is too small for the layer; the message gives the minimum.
     """
     width, rows = window.map_hw[1], hardware.tile.line_buffer.rows
+    least = minimum_capacity(window) if least is None else least
     if rows == "auto":
         if window.kernel is None or whole_frames:
             return max(least, 2 * window.n_inputs)
