@@ -59,6 +59,30 @@ def update_actions(
     return read, update, write
 
 
+def current_actions(hardware: Hardware, tile: str, n_tokens: tuple[int, int], n_neurons: int) -> tuple[Action, Action]:
+    """Keep weighted sums in V_mem memory (tokens of the first timestep), and read them back (tokens of every one)."""
+    bits = n_neurons * hardware.tile.accumulator.bits
+    access_ps = cycles_ps(ceil_div(n_neurons, hardware.chip.neuron.lanes), hardware.chip.clock_mhz)
+    memory, module = f"{tile}.v_mem", f"{tile}.neuron"
+    kept, read = (
+        priced_action(
+            hardware,
+            f"{tile}.current",
+            ("v_mem", name),
+            number,
+            duration_ps=access_ps,
+            count=n_neurons,
+            bits=bits,
+            movement=Movement(source, destination, "v_mem", "tile_buffer"),
+        )
+        for name, number, source, destination in (
+            ("write", n_tokens[0], module, memory),
+            ("read", n_tokens[1], memory, module),
+        )
+    )
+    return kept, read
+
+
 def pool_action(hardware: Hardware, tile: str, n_tokens: int, n_channels: int) -> Action:
     """Add one position's spikes to the running sums of its window: one cycle."""
     return priced_action(

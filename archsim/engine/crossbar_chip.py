@@ -7,23 +7,22 @@ pooling, NoC to the next layer's tiles, and at last the output port. Entry: `bui
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
 from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, neuron
 from archsim.components.line_buffer import Window
-from archsim.components.netlist import Action, ComponentInfo, Lane, LineBuffer, Netlist, Server, Target
+from archsim.components.netlist import Action, ComponentInfo, Lane, LineBuffer, Netlist, Server, Target, Wire
 from archsim.engine import geometry
+from archsim.engine.emission import Emission, Source
 from archsim.engine.transport import Arrival, Stream, Transport
 from archsim.errors import MappingError
 from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
-from archsim.units import bits_for
 from archsim.workload.network import INPUT
 
 
@@ -38,11 +37,11 @@ def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Who fills a line buffer: a column block of one copy of the layer before."""
+class _Frames:
+    """How many frames a lane serves, and of which timesteps of a sample they are: (first, number)."""
 
-    block: int
-    copy: int
+    number: int
+    steps: tuple[int, int]
 
 
 class _Builder:
@@ -54,13 +53,15 @@ class _Builder:
         self.activity = activity
         self.n_frames = activity.n_samples * activity.n_timesteps
         self.all_steps = (0, activity.n_timesteps)
+        self.every_frame = _Frames(self.n_frames, self.all_steps)
+        self.first_frames = _Frames(activity.n_samples, (0, 1))
         self.netlist = Netlist()
         self.shared: dict[str, Server] = {}
         self.buffers: dict[tuple[str, int, int], int] = {}
         self.buffer_bits: dict[int, int] = {}
         self.v_mem_bits = geometry.v_mem_bits(mapping)
         self.stages: dict[str, int] = {}
-        self.sent: dict[tuple[str, int, int], np.ndarray] = {}
+        self.emission = Emission(mapping, activity)
         self.global_buffer_bits = 0
         self.skip_slots: dict[tuple[str, int, str], int] = {}
         self.transport = Transport(mapping, self.netlist)
@@ -81,59 +82,54 @@ class _Builder:
     def _window(self, layer: LayerMapping) -> Window:
         return geometry.window(self.mapping, layer)
 
-    def _input_bits(self, layer: LayerMapping) -> int:
-        if self.hardware.mapping.input_coding == "binary":
-            return 1
-        return self.activity.layers[layer.layer.name].input_bits
-
-    def _output_bits(self, layer: LayerMapping) -> int:
-        """Width of one value on the wire: what readers take, a shortcut adds, or the output port stores."""
-        name, spec = layer.layer.name, layer.layer
-        if spec.neuron.kind == "none":
-            return self.hardware.tile.accumulator.bits
-        if spec.neuron.kind == "accumulate":
-            return self.hardware.chip.neuron.v_mem_bits
-        widths = [self._input_bits(consumer) for consumer in self.mapping.consumers(name)]
-        if self.mapping.is_output(spec) or self.mapping.joiners(name):
-            largest = int(self.activity.layers[name].spikes.max(initial=0))
-            widths.append(bits_for(largest * (math.prod(spec.pool.kernel) if spec.pool else 1)))
-        return max(widths)
-
     def _reads(self, layer: LayerMapping) -> ReadActivity:
         spec, values = layer.layer, self.activity.layers[layer.layer.name]
+        inputs = _driven(values, self.hardware.mapping.input_coding)
+        if geometry.is_read_once(self.mapping, layer):
+            inputs = self._only_frame(layer, inputs)
         return read_activity(
-            _driven(values, self.hardware.mapping.input_coding),
-            self._input_bits(layer),
+            inputs,
+            self.emission.input_bits(layer),
             layer.row_blocks,
             spec.stride,
             spec.padding,
             spec.conv_shape[1:],
         )
 
+    def _only_frame(self, layer: LayerMapping, inputs: np.ndarray) -> np.ndarray:
+        """The frame that enters at every timestep, shape (sample, 1, channel, height, width)."""
+        if self.activity.kind != "assumed" and (inputs != inputs[:, :1]).any():
+            raise MappingError(
+                f"mapping.first_layer is once, but the input of layer '{layer.layer.name}' differs from timestep to "
+                "timestep. Set mapping.first_layer: repeat, or give images with workload.encoding: direct."
+            )
+        return inputs[:, :1]
+
     # Line buffers and the flows that fill them
 
     def _add_line_buffers(self, layer: LayerMapping) -> None:
         mapping = self.mapping
         capacity = geometry.buffer_capacity(mapping, layer)
-        need, last_use = geometry.needs_and_uses(mapping, layer, self.n_frames, self.activity.n_timesteps)
+        n_frames = self._read_frames(layer).number
+        need, last_use = geometry.needs_and_uses(mapping, layer, n_frames, self.activity.n_timesteps)
         for tile in layer.tiles:
             sources = self._sources(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)
             covers: tuple[np.ndarray | None, ...] = ()
             if layer.layer.source != INPUT and not geometry.is_staged(mapping, layer):
-                covers = self._covers(mapping.layer(layer.layer.source), sources)
+                covers = self.emission.covers(mapping.layer(layer.layer.source), sources)
             name = layer.layer.name
             self.buffers[name, layer.copy, tile] = len(self.netlist.buffers)
             self.netlist.buffers.append(
                 LineBuffer(f"tile{tile}.buffer", name, capacity, len(sources), n_readers, need, last_use, covers)
             )
-            self._store_bits(tile, capacity * self._source_channels(layer, sources) * self._input_bits(layer))
+            self._store_bits(tile, capacity * self._source_channels(layer, sources) * self.emission.input_bits(layer))
 
     def _add_skip_buffers(self, layer: LayerMapping) -> None:
         """Slots at the layer's home tiles for what joins its sums."""
         for joining in layer.layer.adds:
             capacity = geometry.join_capacity(self.mapping, layer, joining)
-            value_bits = self._output_bits(self.mapping.layer(joining))
+            value_bits = self.emission.output_bits(self.mapping.layer(joining))
             for block, (first, last) in enumerate(layer.col_blocks):
                 home = layer.home_tile(block)
                 name = f"tile{home}.{layer.layer.name}.block{block}.{joining}"
@@ -143,10 +139,10 @@ class _Builder:
     def _store_bits(self, tile: int, bits: int) -> None:
         self.buffer_bits[tile] = self.buffer_bits.get(tile, 0) + bits
 
-    def _sources(self, layer: LayerMapping, tile: int) -> list[_Source]:
+    def _sources(self, layer: LayerMapping, tile: int) -> list[Source]:
         """Who sends what a tile needs: column blocks of the copies of the layer before; a port sends as block 0."""
         if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
-            return [_Source(0, 0)]
+            return [Source(0, 0)]
         _, height, width = geometry.source_shape(self.mapping, layer)
         features = height * width if layer.layer.kind == "linear" else 1
         blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
@@ -154,20 +150,20 @@ class _Builder:
         needed = [(first // features, (last - 1) // features) for first, last in spans]
         before = self.mapping.layer(layer.layer.source)
         return [
-            _Source(block, copy)
+            Source(block, copy)
             for block, (first, last) in enumerate(before.col_blocks)
             if any(first <= high and low < last for low, high in needed)
             for copy in range(before.n_copies)
         ]
 
-    def _source_channels(self, layer: LayerMapping, sources: list[_Source]) -> int:
+    def _source_channels(self, layer: LayerMapping, sources: list[Source]) -> int:
         """Channels that a tile keeps of what its layer reads."""
         if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
             return geometry.source_shape(self.mapping, layer)[0]
         blocks = self.mapping.layer(layer.layer.source).col_blocks
         return sum(blocks[block][1] - blocks[block][0] for block in {source.block for source in sources})
 
-    def _arrivals(self, layer: LayerMapping, source: _Source, stream: Stream) -> list[Arrival]:
+    def _arrivals(self, layer: LayerMapping, source: Source, stream: Stream) -> list[Arrival]:
         """Line buffers of all copies of a layer that take a stream from one source."""
         arrivals = []
         for view in layer.views:
@@ -188,16 +184,17 @@ class _Builder:
     def _add_input_port(self) -> None:
         channels, height, width = self.mapping.network.input_shape
         positions, readers = height * width, self.mapping.consumers(INPUT)
-        bits = channels * max(self._input_bits(layer) for layer in readers)
+        bits = channels * max(self.emission.input_bits(layer) for layer in readers)
         self._require_global_buffer(bits * positions)
         destination = ", ".join(layer.layer.name for layer in readers)
-        n_tokens = self.n_frames * positions
-        stream = Stream(INPUT, INPUT, positions, self.all_steps, n_tokens, bits, "inputs", INPUT, destination)
+        frames = self._read_frames(readers[0])
+        n_tokens = frames.number * positions
+        stream = Stream(INPUT, INPUT, positions, frames.steps, n_tokens, bits, "inputs", INPUT, destination)
         outbox = self._channel("input.out")
         lane = stream.lane((chip_ports.input_action(self.hardware, n_tokens, bits),), output=outbox)
         self.netlist.input_lanes.append(lane)
         self.netlist.server("input", "private", lane)
-        arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, _Source(0, 0), stream)]
+        arrivals = [arrival for layer in readers for arrival in self._arrivals(layer, Source(0, 0), stream)]
         self.transport.send(stream, outbox, IO_NODE, arrivals)
 
     def _require_global_buffer(self, bits: int) -> None:
@@ -226,16 +223,15 @@ class _Builder:
     def _add_pe(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity, reader: int) -> int:
         hardware, path, block = self.hardware, pe.path, layer.row_blocks[pe.row_block]
         first, last = layer.col_blocks[pe.col_block]
-        n_bits = self._input_bits(layer)
-        mine = slice(None) if layer.n_copies == 1 else geometry.copy_labels(layer, self.n_frames)
+        n_bits = self.emission.input_bits(layer)
+        mine = self._labels(layer, self._read_frames(layer))
+        rows = (reads.active_rows, reads.active_reads, reads.active_slices)
         load = crossbar.PeLoad.of(
             hardware,
             len(block),
             (last - first) * hardware.cols_per_weight,
             n_bits,
-            reads.active_rows[mine, pe.row_block],
-            reads.active_reads[mine, pe.row_block],
-            reads.active_slices[mine, pe.row_block],
+            *(counts[slice(None) if mine is None else mine, pe.row_block] for counts in rows),
         )
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         fetch = line_buffer.read_actions(
@@ -251,7 +247,8 @@ class _Builder:
         outbox = self._channel(f"{path}.out")
         if not hardware.tile.pe.pipelined:
             actions = tuple(action for stage in stages.values() for action in stage)
-            lane = self._layer_lane(path, layer, actions, reader=source, release_after=len(fetch), output=outbox)
+            frames = self._read_frames(layer)
+            lane = self._layer_lane(path, layer, actions, frames, (), source, len(fetch), outbox)
             self.netlist.server(path, "private", lane)
             return outbox
         inbox: int | None = None
@@ -261,6 +258,7 @@ class _Builder:
                 f"{path}.{name}",
                 layer,
                 actions,
+                self._read_frames(layer),
                 inputs=() if inbox is None else (inbox,),
                 reader=source if inbox is None else None,
                 release_after=len(actions) if inbox is None else 0,
@@ -273,19 +271,18 @@ class _Builder:
     def _add_htree_lane(self, layer: LayerMapping, pe: PePlace, outbox: int, join: int) -> None:
         tile, home = f"tile{pe.tile}", layer.home_tile(pe.col_block)
         first, last = layer.col_blocks[pe.col_block]
-        action = htree.transfer_action(self.hardware, tile, pe.path, self._n_tokens(layer), last - first)
+        frames = self._read_frames(layer)
+        n_tokens = self._n_tokens(layer, frames)
+        action = htree.transfer_action(self.hardware, tile, pe.path, n_tokens, last - first)
         output = join if home == pe.tile else self._channel(f"{pe.path}.egress")
-        lane = self._layer_lane(f"{pe.path}.htree", layer, (action,), inputs=(outbox,), output=output)
+        lane = self._layer_lane(f"{pe.path}.htree", layer, (action,), frames, inputs=(outbox,), output=output)
         self._shared(f"{tile}.htree").lanes.append(lane)
         if home == pe.tile:
             return
         bits = (last - first) * self.hardware.tile.accumulator.bits
-        name, n_tokens = layer.layer.name, self._n_tokens(layer)
-        positions = self._window(layer).n_outputs
-        stream = Stream(
-            f"{pe.path}.partial_sums", name, positions, self.all_steps, n_tokens, bits, "partial_sums", name, name
-        )
-        stream = replace(stream, labels=self._labels(layer))
+        name, sums = layer.layer.name, f"{pe.path}.partial_sums"
+        positions, labels = self._window(layer).n_outputs, self._labels(layer, frames)
+        stream = Stream(sums, name, positions, frames.steps, n_tokens, bits, "partial_sums", name, name, labels)
         arrivals = [Arrival(self.mapping.nodes[home], Target("channel", join))]
         self.transport.send(stream, output, self.mapping.nodes[pe.tile], arrivals)
 
@@ -295,15 +292,18 @@ class _Builder:
         home = layer.home_tile(block)
         tile, name = f"tile{home}", self._name(layer, block)
         first, last = layer.col_blocks[block]
-        width, n_tokens = last - first, self._n_tokens(layer)
+        width, frames = last - first, self._read_frames(layer)
+        n_tokens = self._n_tokens(layer, frames)
         joins = {pe.row_block: self._channel(f"{tile}.{name}.row{pe.row_block}") for pe in layer.pes_of(block)}
         vectors = [*joins.values(), *(self.skip_slots[spec.name, block, joining] for joining in spec.adds)]
         summed = vectors[0]
         if len(vectors) > 1:
             summed = self._channel(f"{tile}.{name}.sums")
             add = accumulator.add_action(hardware, tile, n_tokens, len(vectors), width)
-            lane = self._layer_lane(f"{name}.accumulate", layer, (add,), inputs=tuple(vectors), output=summed)
+            lane = self._layer_lane(f"{name}.accumulate", layer, (add,), frames, inputs=tuple(vectors), output=summed)
             self._shared(f"{tile}.accumulator").lanes.append(lane)
+        if frames != self.every_frame:
+            summed = self._add_current_store(layer, block, summed)
         outbox = summed if spec.neuron.kind == "none" else self._add_neurons(layer, block, summed)
         self._depart(layer, block, outbox)
         return joins
@@ -315,12 +315,13 @@ class _Builder:
         first, last = layer.col_blocks[block]
         outbox = self._channel(f"{tile}.{name}.out")
         fired = outbox if spec.pool is None else self._channel(f"{tile}.{name}.fired")
-        updates = neuron.update_actions(hardware, tile, self._n_tokens(layer), last - first, spec.neuron.state_words)
+        n_tokens = self._n_tokens(layer, self.every_frame)
+        updates = neuron.update_actions(hardware, tile, n_tokens, last - first, spec.neuron.state_words)
         lane = self._layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
         if spec.neuron.kind == "accumulate":
             lane.emit = self._last_step_only(layer)
         elif spec.pool is None:
-            lane.emit = self._sends(layer, block)
+            lane.emit = self.emission.sends(layer, block)
         self._shared(f"{tile}.neuron").lanes.append(lane)
         if spec.pool is not None:
             pool = neuron.pool_action(hardware, tile, lane.n_emitted, last - first)
@@ -330,10 +331,32 @@ class _Builder:
             pooling.steps = self._emitted_steps(layer)
             completes = completes[geometry.copy_tokens(layer)]
             pooling.emit = np.tile(completes, lane.n_emitted // len(completes))
-            sends = self._sends(layer, block)
+            sends = self.emission.sends(layer, block)
             if sends is not None:
                 pooling.emit[np.flatnonzero(pooling.emit)[~sends]] = False
             self._shared(f"{tile}.pooling").lanes.append(pooling)
+        return outbox
+
+    def _add_current_store(self, layer: LayerMapping, block: int, inbox: int) -> int:
+        """Keep the sums of a sample's first timestep for the neurons of every timestep; returns the latch behind."""
+        hardware, name = self.hardware, self._name(layer, block)
+        path = f"tile{layer.home_tile(block)}.v_mem"
+        first, last = layer.col_blocks[block]
+        once, n_timesteps = len(geometry.copy_tokens(layer)), self.activity.n_timesteps
+        position, frame = np.arange(once), np.arange(self.n_frames)
+        need = ((frame // n_timesteps)[:, None] * once + position).ravel()
+        last_frame = np.arange(self.activity.n_samples) * n_timesteps + n_timesteps - 1
+        last_use = (last_frame[:, None] * once + position).ravel()
+        index, target = len(self.netlist.buffers), Target("buffer", len(self.netlist.buffers))
+        self.netlist.buffers.append(LineBuffer(f"{path}.{name}.current", layer.layer.name, once, 1, 1, need, last_use))
+        n_first, n_all = self._n_tokens(layer, self.first_frames), self._n_tokens(layer, self.every_frame)
+        write, read = neuron.current_actions(hardware, f"tile{layer.home_tile(block)}", (n_first, n_all), last - first)
+        lane = self._layer_lane(f"{name}.keep", layer, (write,), self.first_frames, inputs=(inbox,))
+        lane.wires, lane.reserves = (Wire(target, 0),), (target,)
+        self.netlist.server(f"{path}.{name}.keep", "shared", lane)
+        outbox = self._channel(f"{path}.{name}.current.out")
+        lane = self._layer_lane(f"{name}.current", layer, (read,), reader=(index, 0), release_after=1, output=outbox)
+        self.netlist.server(f"{path}.{name}.current", "private", lane)
         return outbox
 
     def _emitted_steps(self, layer: LayerMapping) -> tuple[int, int]:
@@ -343,7 +366,7 @@ class _Builder:
     def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
         """Send a column block's output to whoever reads or adds it, or to the output port."""
         name = layer.layer.name
-        labels = self._sent(layer, block)
+        labels = self.emission.sent(layer, block)
         _first, _last = layer.col_blocks[block]
         steps = self._emitted_steps(layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
@@ -355,16 +378,14 @@ class _Builder:
             positions,
             steps,
             self.activity.n_samples * steps[1] * positions if labels is None else len(labels),
-            self._packet_bits(layer, block, labels),
+            self.emission.packet_bits(layer, block, labels),
             "partial_sums" if layer.layer.neuron.kind == "none" else "spikes",
             name,
             ", ".join([item.layer.name for item in (*consumers, *joiners)] + ["output"] * is_output),
             labels,
         )
         streamed = [item for item in consumers if not geometry.is_staged(self.mapping, item)]
-        arrivals = [
-            arrival for item in streamed for arrival in self._arrivals(item, _Source(block, layer.copy), stream)
-        ]
+        arrivals = [arrival for item in streamed for arrival in self._arrivals(item, Source(block, layer.copy), stream)]
         if len(streamed) < len(consumers):
             arrivals.append(self._staged(layer, block, stream))
         for item in joiners:
@@ -379,60 +400,6 @@ class _Builder:
             self._shared("output").lanes.append(lane)
             arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
         self.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
-
-    # Address events
-
-    def _emitted(self, layer: LayerMapping, block: int) -> np.ndarray:
-        """Spike counts of a column block behind pooling, shape (position of all frames, channel)."""
-        first, last = layer.col_blocks[block]
-        counts = layer.layer.emitted(self.activity.layers[layer.layer.name].spikes[:, :, first:last])
-        return np.moveaxis(counts, 2, -1).reshape(-1, last - first)
-
-    def _sent(self, layer: LayerMapping, block: int) -> np.ndarray | None:
-        """Positions (over all frames) that a column block of a copy sends; None for all positions there are."""
-        by_address = geometry.sends_addresses(self.mapping, layer.layer.name)
-        if layer.n_copies == 1 and not by_address:
-            return None
-        key = (layer.layer.name, block, layer.copy)
-        if key not in self.sent:
-            duty = geometry.copy_outputs(layer, self.n_frames)
-            if by_address:
-                width = layer.layer.out_shape[2]
-                fired = np.asarray(self._emitted(layer, block).any(axis=1))[duty]
-                ends_row = np.append(duty[1:] // width != duty[:-1] // width, True)
-                duty = duty[fired | ends_row]
-            self.sent[key] = duty
-        return self.sent[key]
-
-    def _sends(self, layer: LayerMapping, block: int) -> np.ndarray | None:
-        """Whether a copy sends each position that it has (over all frames), bool; None for all of them."""
-        sent = self._sent(layer, block)
-        if sent is None or not geometry.sends_addresses(self.mapping, layer.layer.name):
-            return None
-        return np.isin(geometry.copy_outputs(layer, self.n_frames), sent)
-
-    def _packet_bits(self, layer: LayerMapping, block: int, labels: np.ndarray | None) -> int | np.ndarray:
-        """Bits of a packet: a value per channel; by address, one per spiking channel, its count where that can exceed
-        one, and an end mark."""
-        first, last = layer.col_blocks[block]
-        value_bits = self._output_bits(layer)
-        if labels is None or not geometry.sends_addresses(self.mapping, layer.layer.name):
-            return (last - first) * value_bits
-        per_spike = bits_for(last - first - 1) + (value_bits if value_bits > 1 else 0)
-        return 1 + per_spike * np.count_nonzero(self._emitted(layer, block)[labels], axis=1)
-
-    def _covers(self, layer: LayerMapping, sources: list[_Source]) -> tuple[np.ndarray | None, ...]:
-        """What each source has covered after 0, 1, 2, ... deliveries: all of its positions before its next one."""
-        return tuple(self._covered_by(layer.views[source.copy], source.block) for source in sources)
-
-    def _covered_by(self, layer: LayerMapping, block: int) -> np.ndarray | None:
-        sent = self._sent(layer, block)
-        if sent is None:
-            return None
-        duty = geometry.copy_outputs(layer, self.n_frames)
-        end = self.n_frames * layer.layer.out_shape[1] * layer.layer.out_shape[2]
-        after = np.append(duty, end)[np.searchsorted(duty, sent, side="right")]
-        return np.concatenate([duty[:1], after])
 
     # Staging of whole frames
 
@@ -449,11 +416,11 @@ class _Builder:
         name, mapping = layer.layer.name, self.mapping
         channels, height, width = layer.layer.out_shape
         positions = height * width
-        n_tokens, bits = self.n_frames * positions, channels * self._output_bits(layer)
+        n_tokens, bits = self.n_frames * positions, channels * self.emission.output_bits(layer)
         batch = geometry.staged_frames(mapping, self.activity.n_timesteps) * positions
         self._require_global_buffer(bits * batch)
         tokens = np.arange(n_tokens, dtype=np.int64)
-        sources = [_Source(block, copy) for block in range(len(layer.col_blocks)) for copy in range(layer.n_copies)]
+        sources = [Source(block, copy) for block in range(len(layer.col_blocks)) for copy in range(layer.n_copies)]
         index = len(self.netlist.buffers)
         self.netlist.buffers.append(
             LineBuffer(
@@ -464,7 +431,7 @@ class _Builder:
                 1,
                 (tokens // batch + 1) * batch - 1,
                 tokens,
-                self._covers(mapping.layer(name), sources),
+                self.emission.covers(mapping.layer(name), sources),
             )
         )
         readers = [item for item in mapping.consumers(name) if geometry.is_staged(mapping, item)]
@@ -475,7 +442,7 @@ class _Builder:
         lane = stream.lane((chip_ports.stage_read_action(self.hardware, port, n_tokens, bits),), output=outbox)
         lane.reader, lane.release_after = (index, 0), 1
         self.netlist.server(port, "private", lane)
-        arrivals = [arrival for item in readers for arrival in self._arrivals(item, _Source(0, 0), stream)]
+        arrivals = [arrival for item in readers for arrival in self._arrivals(item, Source(0, 0), stream)]
         self.transport.send(stream, outbox, IO_NODE, arrivals)
         return index
 
@@ -493,12 +460,16 @@ class _Builder:
             self.shared[name] = self.netlist.server(name, "shared")
         return self.shared[name]
 
-    def _n_tokens(self, layer: LayerMapping) -> int:
-        return self.n_frames * len(geometry.copy_tokens(layer))
+    def _read_frames(self, layer: LayerMapping) -> _Frames:
+        """Frames of which a layer's crossbars are read: all, or a sample's first where it is read once."""
+        return self.first_frames if geometry.is_read_once(self.mapping, layer) else self.every_frame
 
-    def _labels(self, layer: LayerMapping) -> np.ndarray | None:
+    def _n_tokens(self, layer: LayerMapping, frames: _Frames) -> int:
+        return frames.number * len(geometry.copy_tokens(layer))
+
+    def _labels(self, layer: LayerMapping, frames: _Frames) -> np.ndarray | None:
         """Positions (over all frames) that a copy serves; None where it serves all."""
-        return None if layer.n_copies == 1 else geometry.copy_labels(layer, self.n_frames)
+        return None if layer.n_copies == 1 else geometry.copy_labels(layer, frames.number)
 
     def _name(self, layer: LayerMapping, block: int) -> str:
         copy = f".copy{layer.copy}" if layer.n_copies > 1 else ""
@@ -509,23 +480,25 @@ class _Builder:
         name: str,
         layer: LayerMapping,
         actions: tuple[Action, ...],
+        frames: _Frames | None = None,
         inputs: tuple[int, ...] = (),
         reader: tuple[int, int] | None = None,
         release_after: int = 0,
         output: int | None = None,
     ) -> Lane:
+        frames = frames or self.every_frame
         return Lane(
             name,
             layer.layer.name,
-            self._n_tokens(layer),
+            self._n_tokens(layer, frames),
             self._window(layer).n_outputs,
-            self.all_steps,
+            frames.steps,
             actions,
             inputs,
             reader,
             release_after,
             output,
-            labels=self._labels(layer),
+            labels=self._labels(layer, frames),
         )
 
     def _parts(self) -> list[ComponentInfo]:
@@ -548,6 +521,7 @@ class _Builder:
                 if action.component not in known:
                     known.add(action.component)
                     kind = "link" if action.component.startswith("noc.") else "port"
+                    kind = "v_mem" if action.component.endswith(".current") else kind
                     parts.append(ComponentInfo(action.component, kind, 0.0, 0.0))
         return parts
 

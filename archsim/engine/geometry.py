@@ -128,6 +128,8 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
         if layer.layer.neuron.kind == "none":
             continue
         word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
+        if is_read_once(mapping, layer):
+            word_bits += mapping.hardware.tile.accumulator.bits
         for view in layer.views:
             n_positions = len(copy_tokens(view))
             for block, (first, last) in enumerate(layer.col_blocks):
@@ -139,6 +141,11 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
 def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
     """Whether the layer reads whole frames from the global buffer instead of a stream."""
     return mapping.hardware.mapping.schedule != "pipelined" and layer.layer.source != INPUT
+
+
+def is_read_once(mapping: Mapping, layer: LayerMapping) -> bool:
+    """Whether the layer's crossbars are read at a sample's first timestep only, and the sums kept."""
+    return mapping.hardware.mapping.first_layer == "once" and layer.layer.source == INPUT
 
 
 def staged_frames(mapping: Mapping, n_timesteps: int) -> int:
@@ -153,6 +160,7 @@ def check_buffers(mapping: Mapping) -> None:
         MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
     """
     _check_schedule(mapping)
+    _check_first_layer(mapping)
     for layer in mapping.layers:
         buffer_capacity(mapping, layer)
         for joining in layer.layer.adds:
@@ -163,6 +171,15 @@ def check_buffers(mapping: Mapping) -> None:
             raise MappingError(
                 f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
                 f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
+            )
+
+
+def _check_first_layer(mapping: Mapping) -> None:
+    for layer in mapping.layers:
+        if is_read_once(mapping, layer) and (layer.layer.adds or layer.layer.neuron.kind == "none"):
+            raise MappingError(
+                f"mapping.first_layer is once, which keeps the sums of layer '{layer.layer.name}'; what joins them "
+                "changes with every timestep. Set mapping.first_layer: repeat."
             )
 
 

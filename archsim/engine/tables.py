@@ -16,6 +16,7 @@ from archsim.components.netlist import Netlist, Server
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine.metrics import activation_sparsity
 from archsim.eventlog import CREDIT, EventLog, Level
+from archsim.hardware.models import MappingPolicy
 from archsim.mapping import LayerMapping, Mapping
 from archsim.workload.network import INPUT
 
@@ -57,11 +58,12 @@ def layer_table(mapping: Mapping, activity: Activity, log: EventLog) -> pd.DataF
     """One row per layer in order of data flow, the input port first; energies sum to the dynamic energy."""
     import pandas as pd  # heavy, loaded with the first table
 
-    rows = [_layer_row(INPUT, None, None, 0, log)]
+    policy = mapping.hardware.mapping
+    rows = [_layer_row(INPUT, None, None, 0, log, policy)]
     for layer in mapping.layers:
         values = activity.layers[layer.layer.name]
-        bits = 1 if mapping.hardware.mapping.input_coding == "binary" else values.input_bits
-        rows.append(_layer_row(layer.layer.name, layer, values, bits, log))
+        bits = 1 if policy.input_coding == "binary" else values.input_bits
+        rows.append(_layer_row(layer.layer.name, layer, values, bits, log, policy))
     return pd.DataFrame(rows)
 
 
@@ -98,7 +100,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _layer_row(
-    name: str, layer: LayerMapping | None, values: LayerActivity | None, bits: int, log: EventLog
+    name: str,
+    layer: LayerMapping | None,
+    values: LayerActivity | None,
+    bits: int,
+    log: EventLog,
+    policy: MappingPolicy,
 ) -> dict[str, Any]:
     code = log.layers.index(name) if name in log.layers else -1
     mine = (log["layer"] == code) & ~log.is_leakage
@@ -134,7 +141,8 @@ def _layer_row(
     }
     if layer is not None and values is not None:
         _, height, width = layer.layer.conv_shape
-        n_tokens = values.inputs.shape[0] * values.inputs.shape[1] * height * width
+        once = policy.first_layer == "once" and layer.layer.source == INPUT
+        n_tokens = values.inputs.shape[0] * (1 if once else values.inputs.shape[1]) * height * width
         row["tokens"] = n_tokens
         row["skipped_reads"] = n_tokens * (layer.n_crossbars // layer.n_copies) * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())

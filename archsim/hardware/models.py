@@ -240,8 +240,9 @@ class MappingPolicy(Part):
     """`binary`: rows see 0 or 1, larger values are clipped and counted; `bit_serial`: one read per input bit."""
     input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
     """Input bits per value with bit_serial; `auto` follows the recorded maximum, a number clips and counts."""
-    first_layer: Literal["repeat"] = "repeat"
-    """`repeat`: a direct-coded first layer is read again at every timestep."""
+    first_layer: Literal["repeat", "once"] = "repeat"
+    """Direct-coded input: the first layer is read again at every timestep (`repeat`), or at the first one only and
+    its sums are kept in V_mem memory (`once`)."""
     fc: Literal["whole"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep."""
     schedule: Literal["pipelined", "layer_by_layer", "tick_batched"] = "pipelined"
