@@ -27,10 +27,10 @@ def main() -> int:
         "# SpikeSim's laws on VGG-16 / CIFAR-10",
         "",
         f"Command: `python reports/spikesim_laws.py`. Chip `{CHIP}`, workload `vgg16-cifar10` (assumed rate 0.1), one",
-        "sample, dynamic energy. Published: DT-SNN (arXiv 2305.17346), VGG-16 / CIFAR-10 on 64 x 64 crossbars, T from 1 to 8:",
-        "energy 4.9x, latency 8x.",
+        "sample, dynamic energy. Published: DT-SNN (arXiv 2305.17346), VGG-16 / CIFAR-10 on 64 x 64 crossbars, T from",
+        "1 to 8: energy 4.9x, latency 8x.",
         "",
-        "| T | energy, `repeat` [uJ] | ratio | energy, first layer `once` [uJ] | ratio | latency, `once` [us] | ratio |",
+        "| T | energy, `repeat` [uJ] | ratio | energy, `once` [uJ] | ratio | latency, `once` [us] | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     points = {mode: [_run(mode, steps) for steps in TIMESTEPS] for mode in FIRST_LAYER}
@@ -67,7 +67,7 @@ def _fits(points: dict[str, list[dict[str, float]]]) -> list[str]:
         )
     lines.append(
         "- The published 4.9x needs a part of about 44 % (4.9 = (a + 8 b) / (a + b)). Reading the first layer once "
-        "does not explain it on this chip: conversion, transfer and buffering of the other layers repeat every timestep."
+        "does not explain it on this chip: conversion, transfer and buffering of the others repeat every timestep."
     )
     return lines
 
