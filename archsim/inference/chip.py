@@ -1,0 +1,143 @@
+"""One layer on the chip: programming it, fitting it to a calibration batch, running it.
+
+Entry points: `program`, `fit`, `run_layer`, `run_chip`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from archsim.analog.neurons import potential_full_scale
+from archsim.analog.product import (
+    InputFormat,
+    LayerGeometry,
+    ProgrammedLayer,
+    calibrate_ranges,
+    fit_gains,
+    hardware_sums,
+    program_layer,
+)
+from archsim.errors import SimulationError
+from archsim.hardware.models import MappingPolicy
+from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
+from archsim.mapping.model import LayerMapping, Mapping
+from archsim.workload.network import INPUT, Layer
+
+
+@dataclass(frozen=True)
+class ChipLayer:
+    """A layer on the chip: its cells, the format of its inputs, its V_mem store."""
+
+    layer: Layer
+    programmed: ProgrammedLayer
+    policy: MappingPolicy
+    input_scale: float
+    """Real value of one input integer."""
+    first_rows: InputFormat | None
+    """Format of the network's input, known beforehand; None for layers fed by spikes."""
+    v_mem_bits: int
+    v_full_scale: float | None = None
+    """Full scale of V_mem; None before calibration, when potentials are exact."""
+
+
+def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> ChipLayer:
+    """Write a layer's weights into its crossbars."""
+    layer = mapped.layer
+    pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
+    geometry = LayerGeometry(
+        mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:]
+    )
+    return ChipLayer(
+        layer=layer,
+        programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware),
+        policy=mapping.hardware.mapping,
+        input_scale=input_scale if layer.source == INPUT else 1.0,
+        first_rows=rows if layer.source == INPUT else None,
+        v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
+    )
+
+
+def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
+    """Fit converter ranges and gains of a layer to what its rows see."""
+    inputs, rows, _ = _driven(layer, values)
+    frames = inputs.flatten(0, 1)
+    return replace(layer, programmed=fit_gains(calibrate_ranges(layer.programmed, frames, rows), frames, rows))
+
+
+def with_full_scale(layer: ChipLayer, largest_state: float) -> ChipLayer:
+    """The layer with a V_mem store that takes states up to `largest_state`, with headroom."""
+    return replace(layer, v_full_scale=potential_full_scale(largest_state))
+
+
+def run_chip(chip: list[ChipLayer], values: np.ndarray, n_timesteps: int) -> list[LayerRun]:
+    """Run every layer on one batch of input integers, shape (sample, step or 1, channel, height, width)."""
+
+    def run(index: int, arrived: Arrived, n_steps: int, state: State | None) -> LayerRun:
+        return run_layer(chip[index], arrived, n_steps, state)
+
+    return run_network([layer.layer for layer in chip], values, n_timesteps, run)
+
+
+def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State | None) -> LayerRun:
+    """Run one layer; a single input step (direct coding) is read again at every timestep, with the same result."""
+    inputs, rows, clipped = _driven(layer, arrived.values)
+    n_samples, n_steps = inputs.shape[:2]
+    repeats = n_timesteps // n_steps
+    frame_sums, clips = hardware_sums(layer.programmed, inputs.flatten(0, 1), rows)
+    products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
+    ideal = ideal_products(layer.layer, inputs, layer.input_scale)
+    sums = with_bias(layer.layer, products) + arrived.joined
+    done = fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits)
+    if not bool(torch.isfinite(done.state.potential).all()):
+        raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
+    return replace(
+        done,
+        inputs=inputs.expand(-1, n_timesteps, -1, -1, -1) if n_steps == 1 else inputs,
+        n_clipped_inputs=clipped * repeats,
+        n_adc_clips=clips.view(n_samples, n_steps).sum(1) * repeats,
+        squared_error=float((products - ideal).square().sum()),
+        squared_ideal=float(ideal.square().sum()),
+    )
+
+
+def _driven(layer: ChipLayer, values: Tensor) -> tuple[Tensor, InputFormat, Tensor]:
+    """Integers as rows carry them, how, and how many per sample were clipped."""
+    rows = layer.first_rows
+    if rows is None:
+        rows = row_format(layer.policy, 0, int(values.max()) if values.numel() else 0)
+    inputs = values.to(torch.int32).clamp(*rows.limits)
+    return inputs, rows, (inputs != values).flatten(1).sum(1)
+
+
+def row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
+    """Bits that values from `low` to `high` take under a mapping policy."""
+    if policy.input_coding == "binary":
+        return InputFormat(1)
+    signed = low < 0
+    if policy.input_bits != "auto":
+        return InputFormat(policy.input_bits, signed)
+    magnitude_bits = max(high.bit_length(), (-low - 1).bit_length() if signed else 0)
+    return InputFormat(max(1, magnitude_bits) + signed, signed)
+
+
+def ideal_products(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
+    """Products with the real weights, without bias."""
+    frames = inputs.flatten(0, 1).to(torch.float64) * scale
+    products = functional.conv2d(frames, _weight_tensor(layer), stride=layer.stride, padding=layer.padding)
+    return products.unflatten(0, inputs.shape[:2])
+
+
+def with_bias(layer: Layer, sums: Tensor) -> Tensor:
+    """Weighted sums plus the layer's bias, if it has one."""
+    if layer.bias is None:
+        return sums
+    return sums + torch.as_tensor(np.array(layer.bias, np.float64)).view(-1, 1, 1)
+
+
+def _weight_tensor(layer: Layer) -> Tensor:
+    return torch.as_tensor(np.array(layer.full_weights, np.float64))
