@@ -557,7 +557,7 @@ def test_one_token_less_behind_an_identity_would_deadlock(seed, monkeypatch):
 def test_the_minimum_before_a_1x1_layer_is_at_most_its_nine_places_too_large(seed, monkeypatch):
     """Four stages, four latches and the H-tree hold a token each; with them left out the buffer is too small."""
     network = block(seed)
-    tokens = minimum(network) - 10
+    tokens = max(1, minimum(network) - 10)
     monkeypatch.setattr(geometry, "join_capacity", lambda *_: tokens)
     with pytest.raises(SimulationError, match="these wait for each other"):
         crossbar.run(network, crossbar.activity(network, 1, 2, seed), skip_chip("auto"))
