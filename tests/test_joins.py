@@ -570,3 +570,27 @@ def test_an_identity_shortcut_waits_for_all_that_two_kernels_look_ahead():
     net.conv("m", "stem", 4)
     net.conv("join", "m", 4, adds=("stem",))
     assert minimum(net.network()) == 15
+
+
+@pytest.mark.parametrize("case", ["branch", "nested", "slow shortcut"])
+def test_joins_of_any_shape_drain_with_automatic_buffers(case):
+    net = Builder(np.random.default_rng(0), (3, 8, 8))
+    net.conv("a", INPUT, 4, 3)
+    if case == "branch":
+        net.conv("b", "a", 4, 7)
+        net.conv("d", "a", 4, 1)
+        net.conv("c", "b", 4, 3, adds=("d",))
+    elif case == "nested":
+        net.conv("r", "a", 4, 7)
+        net.conv("q", "r", 4, 7, neuron=no_neurons())
+        net.conv("m1", "a", 4, 1)
+        net.conv("m2", "m1", 4, 1, adds=("q",))
+        net.conv("c", "m2", 4, 1, adds=("a",))
+    else:
+        net.conv("b", "a", 4, 5)
+        net.conv("b0", "b", 4, 5)
+        net.conv("q", "b0", 4, 5, neuron=no_neurons())
+        net.conv("m", "a", 4, 1, adds=("q",))
+    network = net.network()
+    done = crossbar.run(network, crossbar.activity(network, 1, 2), {"tile.pe.latch_depth": 1})
+    assert done.result.summary["latency_ps"] > 0

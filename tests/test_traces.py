@@ -230,6 +230,22 @@ HEADERS = {
         lambda f: layer(f, "fc2").update(adds=["fc1"]),
         "layer 'fc2' adds 'fc1', which has another shape",
     ),
+    "an added input": (
+        lambda f: layer(f).update(adds=["input"]),
+        "layer 'fc1' adds 'input', which is no layer before it",
+    ),
+    "a delayed layer with neurons": (
+        lambda f: layer(f, "fc2").update(delayed=True),
+        "layer 'fc2' is delayed; it must have no neurons and add nothing",
+    ),
+    "a kernel without bound": (
+        lambda f: layer(f).update(kernel=[8193, 8193], padding=[4096, 4096]),
+        "header of the trace: layers.0.kernel.0: Input should be less than or equal to 4096",
+    ),
+    "a version that is true": (
+        lambda f: f.update(format_version=True),
+        "trace of format True; this archsim reads 1",
+    ),
     "two layers of one name": (
         lambda f: layer(f, "fc2").update(name="fc1"),
         "two layers of the trace have the same name",

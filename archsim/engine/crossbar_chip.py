@@ -294,7 +294,10 @@ class _Builder:
         first, last = layer.col_blocks[block]
         width, frames = last - first, self._read_frames(layer)
         n_tokens = self._n_tokens(layer, frames)
-        joins = {pe.row_block: self._channel(f"{tile}.{name}.row{pe.row_block}") for pe in layer.pes_of(block)}
+        depth = geometry.main_join_capacity(self.mapping, layer)
+        joins = {
+            pe.row_block: self.netlist.channel(f"{tile}.{name}.row{pe.row_block}", depth) for pe in layer.pes_of(block)
+        }
         vectors = [*joins.values(), *(self.skip_slots[spec.name, block, joining] for joining in spec.adds)]
         summed = vectors[0]
         if len(vectors) > 1:

@@ -197,6 +197,12 @@ def _check_schedule(mapping: Mapping) -> None:
             )
 
 
+def main_join_capacity(mapping: Mapping, layer: LayerMapping) -> int:
+    """Tokens that a layer's own partial sums can wait for what joins them: a frame unless the shortcut is ahead."""
+    ahead = all(_is_ahead(mapping, layer, joining) for joining in layer.layer.adds)
+    return mapping.hardware.tile.pe.latch_depth if ahead else _frame(layer)
+
+
 def _join_lag(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
     """Tokens of a shortcut that pile up before the main path's first token can join.
 
@@ -204,31 +210,55 @@ def _join_lag(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
     is done it needs the origin up to needed[n], so needed[n] - n tokens wait, and one more. A layer on the
     shortcut holds back in its own line buffer what it has not served: it must have served enough
     for the origin's position needed[n] to have room there.
+
+    Where the paths are not that simple, a frame is always enough: a token depends on its own frame
+    alone, and frames are sent one after the other.
     """
-    side = next((item for item in mapping.layers if item.layer.name == joining and _is_passing(item.layer)), None)
+    side = _side(mapping, joining)
     if side is not None and side.layer.delayed:
         return 1
-    origin = side.layer.source if side is not None else joining
-    needed = _needed_of(mapping, layer, origin)
-    if needed is None:
-        return 1
+    if not _is_ahead(mapping, layer, joining):
+        return _frame(layer)
+    needed = _needed_of(mapping, layer, joining if side is None else side.layer.source)
+    assert needed is not None, "a shortcut that is ahead starts on the main path"
     tokens = np.arange(len(needed))
     if side is None:
         return int((needed + 1 - tokens).max(initial=1))
-    reads = window(mapping, side)
-    last_use = np.sort(line_buffer.last_uses(reads, _FRAMES))
+    last_use = np.sort(line_buffer.last_uses(window(mapping, side), _FRAMES))
     must_be_free = np.clip(needed + 1 - buffer_capacity(mapping, side), 0, len(last_use))
     served = np.where(must_be_free > 0, last_use[np.maximum(must_be_free - 1, 0)] + 1, 0)
     return int((served - tokens).max(initial=1))
 
 
+def _is_ahead(mapping: Mapping, layer: LayerMapping, joining: str) -> bool:
+    """Whether a shortcut starts on a main path without joins and is never behind it: identity, 1x1 or delayed."""
+    side = _side(mapping, joining)
+    if side is None:
+        return _needed_of(mapping, layer, joining) is not None
+    if side.layer.delayed:
+        return True
+    is_pointwise = side.layer.kind == "conv2d" and side.layer.kernel == (1, 1) and side.layer.padding == (0, 0)
+    return is_pointwise and _needed_of(mapping, layer, side.layer.source) is not None
+
+
+def _side(mapping: Mapping, joining: str) -> LayerMapping | None:
+    """The layer without neurons on a shortcut; None for an identity."""
+    return next((item for item in mapping.layers if item.layer.name == joining and _is_passing(item.layer)), None)
+
+
+def _frame(layer: LayerMapping) -> int:
+    return layer.layer.conv_shape[1] * layer.layer.conv_shape[2]
+
+
 def _needed_of(mapping: Mapping, layer: LayerMapping, origin: str) -> np.ndarray | None:
-    """Last position of `origin` that each token of a layer depends on along its main path; None if it does not."""
+    """Last position of `origin` that each token of a layer depends on; None off its main path, or with a join on it."""
     if layer.layer.source == origin:
         return line_buffer.needed_positions(window(mapping, layer), _FRAMES)
     if layer.layer.source == INPUT:
         return None
     source = mapping.layer(layer.layer.source)
+    if any(not mapping.layer(name).layer.delayed for name in source.layer.adds):
+        return None
     before = _needed_of(mapping, source, origin)
     if before is None:
         return None

@@ -77,6 +77,7 @@ def recording_of(activity: Activity, workload: Workload) -> Recording:
         },
         errors_rel={name: layer.error_rel for name, layer in activity.layers.items()},
         notes=activity.notes,
+        pooling="any" if activity.kind == "assumed" else "sum",
     )
 
 

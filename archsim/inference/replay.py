@@ -39,7 +39,8 @@ def emitted(network: Network, recording: Recording, name: str) -> np.ndarray:
     """Values that leave the input or a layer, after pooling."""
     if name == INPUT:
         return recording.inputs
-    return network.layer(name).emitted(recording.spikes[name])
+    counts = network.layer(name).emitted(recording.spikes[name])
+    return counts if recording.pooling == "sum" else (counts > 0).astype(np.uint8)
 
 
 def clipped(values: np.ndarray, policy: MappingPolicy) -> np.ndarray:

@@ -96,16 +96,17 @@ def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ..
 
 
 def _dense_crossbars(hardware: Hardware, layer: Layer) -> list[CrossbarRows]:
-    """The unrolled rows, kernel position by kernel position, cut wherever a crossbar is full."""
+    """The unrolled rows, channel group by group and kernel position by position, cut wherever a crossbar is full."""
     free = size = hardware.tile.pe.crossbar.rows
+    per_group = layer.in_shape[0] // layer.groups
     crossbars: list[list[Segment]] = [[]]
-    for position in _kernel_positions(layer):
-        first = 0
-        while first < layer.in_shape[0]:
+    for group, position in product(range(layer.groups), _kernel_positions(layer)):
+        first, end = group * per_group, (group + 1) * per_group
+        while first < end:
             if free == 0:
                 crossbars.append([])
                 free = size
-            last = min(first + free, layer.in_shape[0])
+            last = min(first + free, end)
             crossbars[-1].append((*position, first, last))
             free -= last - first
             first = last

@@ -73,6 +73,8 @@ class Recording:
     accuracy: dict[str, float | int | None] = field(default_factory=dict)
     errors_rel: dict[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pooling: Literal["sum", "any"] = "sum"
+    """What leaves a pooling window: its spike count, or (assumed spikes) whether there was any."""
 
     @property
     def n_samples(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,14 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from archsim.errors import WorkloadError
 from archsim.workload.model import Recording, Workload, WorkloadSettings
-from archsim.workload.network import INPUT, Layer, Network, NeuronModel, Pool
+from archsim.workload.network import INPUT, Layer, Network, NeuronModel, Pool, Shape
 from archsim.workload.npz import read_npz
 
 FORMAT_VERSION = 1
+MAX_WEIGHTS = 1 << 30
+MAX_KERNEL_POSITIONS = 1 << 14
 HEADER = "archsim_trace"
 _SIZE = Annotated[int, Field(ge=1, le=1 << 24)]
 _NAME = Annotated[str, Field(min_length=1, max_length=200)]
-_PAIR = tuple[_SIZE, _SIZE]
+_SIDE = Annotated[int, Field(ge=1, le=4096)]
+_PAIR = tuple[_SIDE, _SIDE]
 
 
 class _Model(BaseModel):
@@ -63,6 +67,7 @@ class _Header(_Model):
     settings: dict[str, float | str | None] = {}
     accuracy: dict[Literal["ideal", "raw", "calibrated", "n_samples"], float | None] = {}
     notes: tuple[str, ...] = ()
+    pooling: Literal["sum", "any"] = "sum"
 
 
 def write_trace(path: Path, workload: Workload, recording: Recording) -> None:
@@ -71,18 +76,12 @@ def write_trace(path: Path, workload: Workload, recording: Recording) -> None:
     Raises:
         WorkloadError: The file cannot be written.
     """
-    header = _Header(
-        format_version=FORMAT_VERSION,
-        name=workload.name,
-        source=workload.source,
-        network=workload.network.name,
-        input_shape=workload.network.input_shape,
-        n_timesteps=workload.n_timesteps,
-        layers=tuple(_layer_header(layer, recording) for layer in workload.network.layers),
-        settings={key: value for key, value in vars(workload.settings).items() if isinstance(value, (int, float, str))},
-        accuracy={key: value for key, value in recording.accuracy.items()},  # type: ignore[misc]
-        notes=recording.notes,
-    )
+    try:
+        header = _header(workload, recording)
+    except ValidationError as err:
+        fault = err.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise WorkloadError(f"workload '{workload.name}' cannot be stored as a trace: {place}: {fault['msg']}") from err
     arrays = {HEADER: np.frombuffer(header.model_dump_json().encode(), np.uint8), INPUT: recording.inputs}
     for number, layer in enumerate(workload.network.layers):
         arrays[f"spikes_{number}"] = recording.spikes[layer.name]
@@ -125,15 +124,32 @@ def read_trace(path: Path) -> Workload:
     recording = Recording(
         inputs=inputs,
         spikes=spikes,
-        outputs=arrays.get("outputs"),
+        outputs=_outputs(path, arrays.get("outputs"), len(inputs)),
         accuracy={str(key): value for key, value in header.accuracy.items()},
         errors_rel={item.name: item.error_rel for item in header.layers},
         notes=header.notes,
+        pooling=header.pooling,
     )
     known = {key: value for key, value in header.settings.items() if key in WorkloadSettings.__dataclass_fields__}
     settings = WorkloadSettings(**known)  # type: ignore[arg-type]
     return Workload(
         header.name, network, header.n_timesteps, None, settings=settings, source=header.source, recording=recording
+    )
+
+
+def _header(workload: Workload, recording: Recording) -> _Header:
+    return _Header(
+        format_version=FORMAT_VERSION,
+        name=workload.name,
+        source=workload.source,
+        network=workload.network.name,
+        input_shape=workload.network.input_shape,
+        n_timesteps=workload.n_timesteps,
+        layers=tuple(_layer_header(layer, recording) for layer in workload.network.layers),
+        settings={key: value for key, value in vars(workload.settings).items() if isinstance(value, (int, float, str))},
+        accuracy={key: value for key, value in recording.accuracy.items()},  # type: ignore[misc]
+        notes=recording.notes,
+        pooling=recording.pooling,
     )
 
 
@@ -167,10 +183,12 @@ def _fan_out(layer: Layer) -> np.ndarray | None:
 def _read_header(path: Path, arrays: dict[str, np.ndarray]) -> _Header:
     if HEADER not in arrays:
         raise WorkloadError(f"{path}: no trace of archsim; make one with archsim record")
+    if arrays[HEADER].dtype != np.uint8 or arrays[HEADER].ndim != 1:
+        raise WorkloadError(f"{path}: the header of the trace is damaged (not a list of bytes)")
     try:
-        fields: Any = json.loads(arrays[HEADER].astype(np.uint8).tobytes().decode())
+        fields: Any = json.loads(arrays[HEADER].tobytes().decode())
         version = fields.get("format_version") if isinstance(fields, dict) else None
-        if version != FORMAT_VERSION:
+        if version != FORMAT_VERSION or isinstance(version, bool):
             raise WorkloadError(
                 f"{path}: trace of format {version!r}; this archsim reads {FORMAT_VERSION}. Record it again."
             )
@@ -223,24 +241,48 @@ def _layer(path: Path, header: _LayerHeader, fan_out: np.ndarray | None) -> Laye
 def _check_graph(path: Path, network: Network) -> None:
     """Every name points to a layer before it (delayed ones excepted) of a fitting shape."""
     shapes = {INPUT: network.input_shape}
-    every = {layer.name: layer.out_shape for layer in network.layers}
+    every = {layer.name: layer for layer in network.layers}
     if len(every) != len(network.layers) or INPUT in every:
         raise WorkloadError(f"{path}: two layers of the trace have the same name")
-    delayed = {layer.name for layer in network.layers if layer.delayed}
     for layer in network.layers:
-        known = {**shapes, **(every if layer.delayed else {})}
-        if layer.source not in known:
+        if layer.source not in (every if layer.delayed else shapes):
             raise WorkloadError(f"{path}: layer {layer.name!r} reads {layer.source!r}, which is no layer before it")
-        if int(np.prod(known[layer.source])) != int(np.prod(layer.in_shape)):
-            raise WorkloadError(
-                f"{path}: layer {layer.name!r} takes {layer.in_shape}; {layer.source!r} has {known[layer.source]}"
-            )
+        source = every.get(layer.source)
+        _check_layer(path, layer, network.input_shape if source is None else source.out_shape)
+        if source is not None and source.neuron.kind in ("none", "accumulate"):
+            raise WorkloadError(f"{path}: layer {layer.name!r} reads {layer.source!r}, which emits no spikes")
         for joining in layer.adds:
-            if joining not in shapes and joining not in delayed:
+            if joining not in every or not (joining in shapes or every[joining].delayed):
                 raise WorkloadError(f"{path}: layer {layer.name!r} adds {joining!r}, which is no layer before it")
-            if every.get(joining, network.input_shape) != layer.conv_shape:
+            if every[joining].out_shape != layer.conv_shape:
                 raise WorkloadError(f"{path}: layer {layer.name!r} adds {joining!r}, which has another shape")
+            if layer.adds.count(joining) > 1 or every[joining].neuron.kind == "accumulate":
+                raise WorkloadError(f"{path}: layer {layer.name!r} adds {joining!r} twice, or it emits nothing")
         shapes[layer.name] = layer.out_shape
+    if not any(layer.source == INPUT and not layer.delayed for layer in network.layers):
+        raise WorkloadError(f"{path}: no layer of the trace reads the input")
+    for name, layer in every.items():
+        n_joins = sum(name in other.adds for other in network.layers)
+        if layer.neuron.kind == "none" and n_joins != 1:
+            raise WorkloadError(f"{path}: layer {name!r} has no neurons and joins {n_joins} layers; it must join one")
+
+
+def _check_layer(path: Path, layer: Layer, source_shape: Shape) -> None:
+    """The layer takes what its source emits, and is small enough to be cut into crossbars."""
+    is_linear = layer.kind == "linear"
+    fits = math.prod(source_shape) == layer.in_shape[0] if is_linear else source_shape == layer.in_shape
+    if not fits or (is_linear and (layer.in_shape[1:] != (1, 1) or layer.kernel != (1, 1) or layer.padding != (0, 0))):
+        raise WorkloadError(f"{path}: layer {layer.name!r} takes {layer.in_shape}; its source has {source_shape}")
+    if layer.delayed and (layer.neuron.kind != "none" or layer.adds):
+        raise WorkloadError(f"{path}: layer {layer.name!r} is delayed; it must have no neurons and add nothing")
+    if layer.n_weights > MAX_WEIGHTS or math.prod(layer.kernel) > MAX_KERNEL_POSITIONS:
+        raise WorkloadError(f"{path}: layer {layer.name!r} has {layer.n_weights} weights; more than can be mapped")
+
+
+def _outputs(path: Path, outputs: np.ndarray | None, n_samples: int) -> np.ndarray | None:
+    if outputs is not None and (outputs.ndim != 2 or len(outputs) != n_samples):
+        raise WorkloadError(f"{path}: outputs have shape {outputs.shape}; expected ({n_samples}, classes)")
+    return outputs
 
 
 def _array(
@@ -258,8 +300,9 @@ def _array(
         raise WorkloadError(
             f"{path}: {key!r} has shape {values.shape}; expected (sample, {', '.join(map(str, shape))})"
         )
-    if values.dtype.kind not in "iu" or (key != INPUT and values.min(initial=0) < 0):
-        raise WorkloadError(f"{path}: {key!r} must hold spike counts, whole numbers from 0 up")
+    is_whole = values.dtype.kind in "iu"
+    if not is_whole or (key != INPUT and values.min(initial=0) < 0) or np.abs(values).max(initial=0) >= 1 << 31:
+        raise WorkloadError(f"{path}: {key!r} must hold spike counts, whole numbers from 0 up, below 2^31")
     return values if values.dtype.itemsize <= 4 else values.astype(np.int32)
 
 
