@@ -128,7 +128,7 @@ def test_the_energy_of_pes_is_as_with_bitmaps(seed):
     assert pe_energy(events(seed)) == pe_energy(flow(seed))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:24])
 def test_every_time_follows_from_its_constraints(seed):
     """Starts of fetches are exact: the last packet that told about the input, or the PE itself."""
     assert ExplainedStreams(events(seed)).faults() == []

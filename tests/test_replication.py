@@ -116,7 +116,7 @@ def test_every_token_leaves(seed):
     assert unfinished(copied(seed)) == []
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:24])
 def test_every_time_follows_from_its_constraints(seed):
     assert ExplainedStreams(copied(seed)).faults() == []
 

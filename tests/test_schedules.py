@@ -111,9 +111,9 @@ def flow_case(seed: int) -> tuple[Network, dict, Activity]:
         side = linear("side", read.name, int(np.prod(read.out_shape)), int(rng.integers(1, 9)))
         network = replace(network, layers=(*network.layers[:-1], side, network.layers[-1]))
     overrides["mapping.share_tiles"] = bool(rng.random() < 0.3)
-    overrides["mapping.placement"] = str(rng.choice(["snake", "traffic"]))
+    overrides["mapping.placement"] = "traffic" if rng.random() < 0.15 else "snake"
     overrides["mapping.layout"] = str(rng.choice(["kernel_position", "dense"]))
-    sizes = (int(rng.integers(1, 3)), int(rng.integers(1, 4)))
+    sizes = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
     rate = float(rng.choice([0.0, 0.05, 0.3, 1.0]))
     return network, overrides, flowing(network, *sizes, seed, rate, int(rng.integers(1, 4)))
 
@@ -217,7 +217,7 @@ def test_every_token_leaves(seed, schedule):
 
 
 @pytest.mark.parametrize("schedule", STAGED)
-@pytest.mark.parametrize("seed", SEEDS[:24])
+@pytest.mark.parametrize("seed", SEEDS[:16])
 def test_every_time_follows_from_its_constraints(seed, schedule):
     assert ExplainedStreams(staged(seed, schedule)).faults() == []
 
@@ -256,7 +256,7 @@ def test_schedules_change_no_count_and_no_energy_of_a_pe(seed):
         assert pe_energy(staged(seed, schedule)) == pe_energy(plain)
 
 
-@pytest.mark.parametrize("seed", SEEDS[:20])
+@pytest.mark.parametrize("seed", SEEDS[:10])
 def test_one_timestep_makes_both_schedules_the_same(seed):
     network, overrides, values = flow_case(seed)
     first = {name: LayerActivity(one.inputs[:, :1], one.spikes[:, :1]) for name, one in values.layers.items()}
