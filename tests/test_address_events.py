@@ -248,3 +248,15 @@ def test_joins_and_recurrences_drain(kind, rate, depth):
     chip = {"tile.pe.latch_depth": depth, "tile.pe.crossbar.rows": 4, "chip.noc.flit_bits": 8}
     each = simulate(network, flowing(network, 2, 3, 0, rate), BY_ADDRESS | chip)
     assert (unfinished(each), len(each.latencies_ps)) == ([], 2)
+
+
+@pytest.mark.parametrize("flit_bits", [1, 8])
+@pytest.mark.parametrize("reader", ["layer", "port"])
+def test_a_short_packet_does_not_overtake_a_long_one(reader, flit_bits):
+    """Columns that all spike and columns that are silent by turns, over endless links."""
+    layers = (conv("a", INPUT, (2, 6, 6), 16), conv("b", "a", (16, 6, 6), 4))[: 2 if reader == "layer" else 1]
+    network = Network("turns", (2, 6, 6), layers)
+    values = flowing(network, 1, 3, 0, 1.0)
+    values.layers["a"].spikes[..., 1::2] = 0
+    chip = {"chip.noc.detail": "ideal", "chip.noc.flit_bits": flit_bits, "chip.noc.router_cycles": 1}
+    assert ExplainedStreams(simulate(network, values, BY_ADDRESS | chip)).faults() == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,10 @@ class Transport:
             Wire(arrival.target, noc.zero_load_ps(hardware, self._n_routers(origin, arrival.node), stream.bits))
             for arrival in arrivals
         )
+        if isinstance(stream.bits, np.ndarray):
+            # a short packet must not overtake a long one of its own stream
+            ahead = np.max([-np.diff(wire.delay_ps, append=np.ravel(wire.delay_ps)[-1:]) for wire in wires], axis=0)
+            transfer = replace(transfer, duration_ps=np.maximum(ahead, 0))
         stores = tuple(action for arrival in arrivals for action in arrival.stores)
         lane = stream.lane((transfer, *stores), inputs=(outbox,), wires=wires, reserves=_targets(arrivals))
         self.netlist.server(f"noc.{stream.name}", "shared", lane)
