@@ -81,9 +81,6 @@ class ReadActivity:
     """Input bits with at least one driven row in the block."""
 
 
-Positions = tuple[tuple[int, int], ...]
-
-
 def read_activity(
     inputs: np.ndarray,
     n_bits: int,

@@ -28,7 +28,6 @@ class PeLoad:
     reads: np.ndarray
     """Crossbar reads done, over all slices; the column mux multiplies them."""
     slices: np.ndarray
-    skipped_reads: np.ndarray
 
     @classmethod
     def of(
@@ -43,12 +42,12 @@ class PeLoad:
     ) -> PeLoad:
         """Apply the chip's zero-skip policy to what the inputs would drive."""
         n_tokens = len(active_rows)
-        all_reads = np.full(n_tokens, n_crossbars * n_bits, np.int64)
         if hardware.tile.pe.crossbar.zero_skip:
             reads, slices = active_reads.astype(np.int64), active_slices.astype(np.int64)
         else:
-            reads, slices = all_reads, np.full(n_tokens, n_bits, np.int64)
-        return cls(n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices, all_reads - reads)
+            reads = np.full(n_tokens, n_crossbars * n_bits, np.int64)
+            slices = np.full(n_tokens, n_bits, np.int64)
+        return cls(n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices)
 
     def mux_steps(self, hardware: Hardware) -> int:
         """Turns of the column multiplexer that cover the columns in use."""

@@ -192,7 +192,6 @@ class Arbitration:
     def __init__(self, env: Clock) -> None:
         self.env = env
         self._asking: dict[int, SharedServer] = {}
-        self.n_overtaken = 0
 
     def request(self, server: SharedServer) -> None:
         """Ask for a decision at the end of the present instant."""

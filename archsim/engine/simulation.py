@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from archsim.version import VERSION
 from archsim.workload.model import Workload
 from archsim.yamlfile import dump_model
 
-EngineName = Literal["auto", "simpy"]
 Progress = Callable[[str, float], None]
 """Called with the phase's name and the fraction of it that is done."""
 
@@ -80,7 +79,21 @@ def build_result(
         summary["energy_pj"],
     )
     config = _resolved_config(mapping.hardware, workload)
-    return Result(summary, components, layers, movement, log, config, activity.notes)
+    notes = (*activity.notes, *_clip_notes(activity))
+    return Result(summary, components, layers, movement, log, config, notes)
+
+
+def _clip_notes(activity: Activity) -> list[str]:
+    """What was cut off on the way through the chip, layer by layer, in the recorded samples."""
+    notes = []
+    for name, layer in activity.layers.items():
+        counts = (
+            (layer.clipped_inputs, "input values clipped to the bits that rows carry"),
+            (layer.adc_clips, "conversions outside the converter's range"),
+            (layer.v_mem_saturations, "saturated membrane potentials"),
+        )
+        notes += [f"layer '{name}': {count} {what}" for count, what in counts if count]
+    return notes
 
 
 def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:

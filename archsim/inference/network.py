@@ -241,7 +241,6 @@ class _Recorder:
 
     def __init__(self, chip: list[ChipLayer], samples: int) -> None:
         self._chip = chip
-        self._samples = samples
         self._kept: dict[str, list[_KeptRun]] = {layer.layer.name: [] for layer in chip}
         self._errors = {layer.layer.name: np.zeros(2) for layer in chip}
         self._outputs: list[np.ndarray] = []
