@@ -129,11 +129,13 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from archsim import api
+    from archsim.result import require_writable
 
     hardware, workload = _load(options)
     assert hardware is not None, "run always has a chip"
     assert workload is not None, "run always has a workload"
     target = options.output or _new_run_folder(hardware, workload)
+    require_writable(target)
     began = time.perf_counter()
     with _Progress(enabled=not options.json) as progress:
         result = api.simulate(hardware, workload, options.samples, options.seed, options.engine, progress.update)

@@ -57,8 +57,7 @@ class Result:
             ConfigError: The folder cannot be written.
         """
         target = Path(path)
-        if target.exists() and not target.is_dir():
-            raise ConfigError(f"{target}: is a file; the result needs a folder. Choose another -o.")
+        require_writable(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -113,6 +112,19 @@ class Result:
             )
         notes = tuple(run.pop("notes", ()))
         return cls(summary, tables["components"], tables["layers"], tables["movement"], log, config, notes, run)
+
+
+def require_writable(folder: Path) -> None:
+    """Check, before anything long has run, that a result could be written to a folder.
+
+    Raises:
+        ConfigError: It is a file, or it or the nearest folder above it that exists cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; the result needs a folder. Choose another -o.")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"{folder}: cannot be written (no permission to write in {nearest}). Choose another -o.")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

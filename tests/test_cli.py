@@ -111,6 +111,13 @@ def test_a_file_in_the_way_of_the_folder_is_said(tmp_path, capsys):
     assert (tmp_path / "out").read_text() == "precious"
 
 
+def test_a_folder_below_a_file_is_said_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("archsim.api.simulate", lambda *_: pytest.fail("the run began"))
+    (tmp_path / "file").write_text("precious")
+    assert main(["run", "demo", "digits-mlp", "-o", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_describe_shows_hierarchy_area_sources_and_mapping(capsys):
     assert main(["describe", "spikesim-rram-64", "vgg9-convolutions"]) == 0
     printed = capsys.readouterr().out
