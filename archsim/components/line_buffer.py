@@ -48,7 +48,7 @@ def needed_positions(window: Window, n_frames: int) -> np.ndarray:
         row = _clip(y * window.stride[0] + window.kernel[0] - 1 - window.padding[0], window.map_hw[0])
         col = _clip(x * window.stride[1] + window.kernel[1] - 1 - window.padding[1], window.map_hw[1])
         frame = np.maximum.accumulate(row * window.map_hw[1] + col)
-    return _over_frames(frame, window.n_inputs, n_frames)
+    return over_frames(frame, window.n_inputs, n_frames)
 
 
 def last_uses(window: Window, n_frames: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def last_uses(window: Window, n_frames: int) -> np.ndarray:
         row = _clip((y + window.padding[0]) // window.stride[0], window.output_hw[0])
         col = _clip((x + window.padding[1]) // window.stride[1], window.output_hw[1])
         frame = np.maximum.accumulate(row * window.output_hw[1] + col)
-    return _over_frames(frame, window.n_outputs, n_frames)
+    return over_frames(frame, window.n_outputs, n_frames)
 
 
 def delayed_needs(need: np.ndarray, window: Window, n_timesteps: int) -> np.ndarray:
@@ -166,5 +166,6 @@ def _clip(values: np.ndarray, size: int) -> np.ndarray:
     return np.clip(values, 0, size - 1)
 
 
-def _over_frames(frame: np.ndarray, per_frame: int, n_frames: int) -> np.ndarray:
+def over_frames(frame: np.ndarray, per_frame: int, n_frames: int) -> np.ndarray:
+    """Numbers within a frame as numbers over all frames, int64; `per_frame` is what one frame counts."""
     return (np.arange(n_frames, dtype=np.int64)[:, None] * per_frame + frame).ravel()

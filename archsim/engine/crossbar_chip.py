@@ -72,8 +72,10 @@ class _Builder:
             self._add_line_buffers(layer)
             self._add_skip_buffers(layer)
         self._add_input_port()
-        for layer in copies:
-            self._add_layer(layer)
+        for layer in self.mapping.layers:
+            reads = self._reads(layer)
+            for view in layer.views:
+                self._add_layer(view, reads)
         self.netlist.components = self._parts()
         return self.netlist
 
@@ -210,8 +212,7 @@ class _Builder:
 
     # One layer: PEs to neurons
 
-    def _add_layer(self, layer: LayerMapping) -> None:
-        reads = self._reads(layer)
+    def _add_layer(self, layer: LayerMapping, reads: ReadActivity) -> None:
         joins = [self._add_block(layer, block) for block in range(len(layer.col_blocks))]
         readers: dict[int, int] = {}
         for pe in layer.pes:

@@ -71,17 +71,14 @@ def copy_tokens(layer: LayerMapping) -> np.ndarray:
 
 def copy_labels(layer: LayerMapping, n_frames: int) -> np.ndarray:
     """Number, over all frames, of every output position of the convolution that a copy serves."""
-    return _over_frames(copy_tokens(layer), layer.layer.conv_shape, n_frames)
+    _, height, width = layer.layer.conv_shape
+    return line_buffer.over_frames(copy_tokens(layer), height * width, n_frames)
 
 
 def copy_outputs(layer: LayerMapping, n_frames: int) -> np.ndarray:
     """Number, over all frames, of every position behind pooling that a copy sends."""
     _, height, width = layer.layer.out_shape
-    return _over_frames(np.arange(layer.copy, height * width, layer.n_copies), layer.layer.out_shape, n_frames)
-
-
-def _over_frames(positions: np.ndarray, shape: Shape, n_frames: int) -> np.ndarray:
-    return (np.arange(n_frames)[:, None] * shape[1] * shape[2] + positions).ravel()
+    return line_buffer.over_frames(np.arange(layer.copy, height * width, layer.n_copies), height * width, n_frames)
 
 
 def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
@@ -271,7 +268,7 @@ def _tokens_of_positions(layer: Layer) -> np.ndarray:
     if layer.pool is None:
         return np.arange(height * width * _FRAMES)
     completes = np.flatnonzero(pool_emits((height, width), layer.pool.kernel, layer.pool.stride))
-    return (np.arange(_FRAMES)[:, None] * height * width + completes).ravel()
+    return line_buffer.over_frames(completes, height * width, _FRAMES)
 
 
 def _is_passing(layer: Layer) -> bool:

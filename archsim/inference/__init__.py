@@ -87,9 +87,10 @@ def record_ideal(workload: Workload, samples: int, seed: int = 0) -> Recording:
     Raises:
         WorkloadError: There is no input, or it has fewer samples.
     """
-    if workload.recording is not None or not workload.network.has_weights:
-        activity = assumed_activity(workload, samples, seed) if workload.recording is None else None
-        return recording_of(activity, workload) if activity is not None else workload.recording  # type: ignore[return-value]
+    if workload.recording is not None:
+        return workload.recording
+    if not workload.network.has_weights:
+        return recording_of(assumed_activity(workload, samples, seed), workload)
     from archsim.inference.network import checked_input, smallest_dtype  # imports torch
 
     data = checked_input(workload, samples)
