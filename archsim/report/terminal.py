@@ -145,7 +145,7 @@ _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
     (
         "Throughput",
         _value("throughput_samples_per_s", format_number, "samples/s"),
-        "Between first and last departure; needs 3 samples.",
+        "Between second and last departure; needs 3 samples.",
     ),
     (
         "Energy per inference",
