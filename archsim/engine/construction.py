@@ -1,0 +1,115 @@
+"""What every part of the builder needs: the mapping, the activity, the netlist so far, and how lanes are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.activity import Activity
+from archsim.components.netlist import Action, Lane, Netlist, Server
+from archsim.engine import geometry
+from archsim.engine.emission import Emission
+from archsim.engine.transport import Transport
+from archsim.errors import MappingError
+from archsim.mapping import LayerMapping, Mapping
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How many frames a lane serves, and of which timesteps of a sample they are: (first, number)."""
+
+    number: int
+    steps: tuple[int, int]
+
+
+class Construction:
+    """A netlist under construction, and the servers that several lanes share."""
+
+    def __init__(self, mapping: Mapping, activity: Activity) -> None:
+        self.mapping = mapping
+        self.hardware = mapping.hardware
+        self.activity = activity
+        self.n_frames = activity.n_samples * activity.n_timesteps
+        self.every_frame = Frames(self.n_frames, (0, activity.n_timesteps))
+        self.first_frames = Frames(activity.n_samples, (0, 1))
+        self.netlist = Netlist()
+        self.emission = Emission(mapping, activity)
+        self.transport = Transport(mapping, self.netlist)
+        self.stored_bits: dict[int, int] = {}
+        """Bits that the input buffer of each tile holds."""
+        self._shared: dict[str, Server] = {}
+        self._global_buffer_bits = 0
+
+    def channel(self, name: str) -> int:
+        """Add a latch as deep as those of a PE; returns its index."""
+        return self.netlist.channel(name, self.hardware.tile.pe.latch_depth)
+
+    def shared(self, name: str) -> Server:
+        """The server of a part that serves several lanes, made when first used."""
+        if name not in self._shared:
+            self._shared[name] = self.netlist.server(name, "shared")
+        return self._shared[name]
+
+    def store(self, tile: int, bits: int) -> None:
+        """Take room in the input buffer of a tile."""
+        self.stored_bits[tile] = self.stored_bits.get(tile, 0) + bits
+
+    def require_global_buffer(self, bits: int) -> None:
+        """Take room for frames in the global buffer: the network's input, and whatever is staged.
+
+        Raises:
+            MappingError: It is too small.
+        """
+        self._global_buffer_bits += bits
+        kib = self.hardware.chip.global_buffer.kib
+        if self._global_buffer_bits > kib * 8192:
+            raise MappingError(
+                f"the frames that network '{self.mapping.network.name}' keeps in the global buffer have "
+                f"{self._global_buffer_bits} bits or more; chip.global_buffer.kib {kib} holds {kib * 8192}. "
+                f"Raise it to {-(-self._global_buffer_bits // 8192)} at least."
+            )
+
+    def read_frames(self, layer: LayerMapping) -> Frames:
+        """Frames of which a layer's crossbars are read: all, or a sample's first where it is read once."""
+        return self.first_frames if geometry.is_read_once(self.mapping, layer) else self.every_frame
+
+    def n_tokens(self, layer: LayerMapping, frames: Frames) -> int:
+        """Tokens that a copy of a layer serves."""
+        return frames.number * len(geometry.copy_tokens(layer))
+
+    def labels(self, layer: LayerMapping, frames: Frames) -> np.ndarray | None:
+        """Positions (over all frames) that a copy serves; None where it serves all."""
+        return None if layer.n_copies == 1 else geometry.copy_labels(layer, frames.number)
+
+    def block_name(self, layer: LayerMapping, block: int) -> str:
+        """Name of what belongs to a column block of a copy."""
+        copy = f".copy{layer.copy}" if layer.n_copies > 1 else ""
+        return f"{layer.layer.name}.block{block}{copy}"
+
+    def layer_lane(
+        self,
+        name: str,
+        layer: LayerMapping,
+        actions: tuple[Action, ...],
+        frames: Frames | None = None,
+        inputs: tuple[int, ...] = (),
+        reader: tuple[int, int] | None = None,
+        release_after: int = 0,
+        output: int | None = None,
+    ) -> Lane:
+        """A lane that serves the tokens of a copy of a layer, of every frame unless others are given."""
+        frames = frames or self.every_frame
+        return Lane(
+            name,
+            layer.layer.name,
+            self.n_tokens(layer, frames),
+            geometry.window(self.mapping, layer).n_outputs,
+            frames.steps,
+            actions,
+            inputs,
+            reader,
+            release_after,
+            output,
+            labels=self.labels(layer, frames),
+        )

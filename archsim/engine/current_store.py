@@ -1,0 +1,35 @@
+"""Sums of a sample's first timestep, kept in V_mem memory for the neurons of every timestep."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from archsim.components import neuron
+from archsim.components.netlist import LineBuffer, Target, Wire
+from archsim.engine import geometry
+from archsim.engine.construction import Construction
+from archsim.mapping import LayerMapping
+
+
+def add_current_store(build: Construction, layer: LayerMapping, block: int, inbox: int) -> int:
+    """Connect the store of one column block behind a latch; returns the latch behind the store."""
+    hardware, netlist, name = build.hardware, build.netlist, build.block_name(layer, block)
+    tile = f"tile{layer.home_tile(block)}"
+    path = f"{tile}.v_mem"
+    first, last = layer.col_blocks[block]
+    once, n_timesteps = len(geometry.copy_tokens(layer)), build.activity.n_timesteps
+    position, frame = np.arange(once), np.arange(build.n_frames)
+    need = ((frame // n_timesteps)[:, None] * once + position).ravel()
+    last_frame = np.arange(build.activity.n_samples) * n_timesteps + n_timesteps - 1
+    last_use = (last_frame[:, None] * once + position).ravel()
+    index, target = len(netlist.buffers), Target("buffer", len(netlist.buffers))
+    netlist.buffers.append(LineBuffer(f"{path}.{name}.current", layer.layer.name, once, 1, 1, need, last_use))
+    n_first, n_all = build.n_tokens(layer, build.first_frames), build.n_tokens(layer, build.every_frame)
+    write, read = neuron.current_actions(hardware, tile, (n_first, n_all), last - first)
+    lane = build.layer_lane(f"{name}.keep", layer, (write,), build.first_frames, inputs=(inbox,))
+    lane.wires, lane.reserves = (Wire(target, 0),), (target,)
+    netlist.server(f"{path}.{name}.keep", "shared", lane)
+    outbox = build.channel(f"{path}.{name}.current.out")
+    lane = build.layer_lane(f"{name}.current", layer, (read,), reader=(index, 0), release_after=1, output=outbox)
+    netlist.server(f"{path}.{name}.current", "private", lane)
+    return outbox
