@@ -25,6 +25,8 @@ class LayerActivity:
     spikes: np.ndarray
     clipped_inputs: int = 0
     """Input values of the recorded samples that did not fit on the rows, once per timestep."""
+    clipped_biases: int = 0
+    """Biases that cells hold (mapping.bias: row) and that are larger than the largest weight."""
     adc_clips: int = 0
     """Conversions of the recorded samples outside the converter's range."""
     error_rel: float | None = None
@@ -96,7 +98,8 @@ def read_activity(
             read in two's complement of `n_bits`.
         n_bits: Bits per value, each one a read.
         row_blocks: Per row block its crossbars, each a tuple of row segments
-            (kernel_y, kernel_x, first channel, last channel + 1).
+            (kernel_y, kernel_x, first channel, last channel + 1); channels that `inputs` does not have
+            are bias rows, driven for every token with bit 0.
         stride: Stride of the layer, (y, x).
         padding: Zero padding of the layer, (y, x).
         output_hw: Output positions, (height, width).
@@ -104,7 +107,7 @@ def read_activity(
     Returns:
         Counts of shape (sample * step * height * width, row_block), int32.
     """
-    samples, steps, _, height, width = inputs.shape
+    samples, steps, channels, height, width = inputs.shape
     out_h, out_w = output_hw
     n_frames = samples * steps
     frames = inputs.reshape(n_frames, -1, height, width)
@@ -115,6 +118,8 @@ def read_activity(
     for bit in range(n_bits):
         plane = (frames >> bit) & 1
         driven = {span: np.pad(plane[:, span[0] : span[1]].sum(axis=1, dtype=np.int32), pad) for span in spans}
+        if bit == 0:
+            driven |= {span: np.ones_like(driven[span]) for span in spans if span[0] >= channels}
         for index, block in enumerate(row_blocks):
             block_reads = np.zeros(shape[:3], np.int32)
             for crossbar in block:

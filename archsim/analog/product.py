@@ -32,7 +32,8 @@ class LayerGeometry:
     """How a layer is cut into crossbars and how it slides over its input."""
 
     row_blocks: tuple[tuple[CrossbarRows, ...], ...]
-    """Per row block its crossbars, each as row segments (kernel_y, kernel_x, first channel, last channel + 1)."""
+    """Per row block its crossbars, each as row segments (kernel_y, kernel_x, first channel, last channel + 1).
+    Channels behind the inputs' last are bias rows: driven with bit 0 of every read, whatever the inputs."""
     col_blocks: tuple[tuple[int, int], ...]
     """Output channels of each column block: (first, last + 1)."""
     pairs: frozenset[tuple[int, int]]
@@ -67,23 +68,48 @@ class ProgrammedLayer:
     geometry: LayerGeometry
     hardware: Hardware
     encoded: EncodedWeights
-    """Cells have shape (kernel_h, kernel_w, in_channel, physical col)."""
+    """Cells have shape (kernel_h, kernel_w, in_channel + bias row, physical col)."""
     weights: Tensor
-    """Real weights, float64, shape (kernel_h, kernel_w, in_channel, out_channel)."""
+    """Real weights, and behind them biases, float64, shape (kernel_h, kernel_w, in_channel + bias row, out_channel)."""
     weight_scale: float
     """Real weight of one integer step."""
     ranges: AdcRange | None = None
     """Converter ranges of shape (row_block, physical col); the crossbars of a PE share them."""
     gains: Tensor | None = None
     """Digital gains of shape (row_block, out_channel); None where none were fitted."""
+    n_bias_rows: int = 0
+    clipped_biases: int = 0
+    """Biases larger than the largest integer weight."""
 
 
-def program_layer(weights: Tensor, geometry: LayerGeometry, hardware: Hardware) -> ProgrammedLayer:
-    """Quantise and encode weights of shape (out_channel, in_channel, kernel_h, kernel_w)."""
+def program_layer(
+    weights: Tensor, geometry: LayerGeometry, hardware: Hardware, bias: Tensor | None = None
+) -> ProgrammedLayer:
+    """Quantise and encode a layer.
+
+    Args:
+        weights: Real weights, shape (out_channel, in_channel, kernel_h, kernel_w).
+        geometry: How the layer is cut.
+        hardware: The chip.
+        bias: What the bias rows of `geometry` add, in the unit of a weight times an input of 1, shape (out_channel);
+            None where it has no such rows. It takes the weights' scale, and what exceeds the largest weight is clipped.
+    """
     crossbar, policy = hardware.tile.pe.crossbar, hardware.mapping
     integers, scale = quantize_weights(weights, policy.weight_bits)
-    encoded = encode_weights(integers.permute(2, 3, 1, 0), policy.weight_bits, crossbar.bits_per_cell, crossbar.signed)
-    layer = ProgrammedLayer(geometry, hardware, encoded, weights.to(torch.float64).permute(2, 3, 1, 0), scale)
+    integers, exact = integers.permute(2, 3, 1, 0), weights.to(torch.float64).permute(2, 3, 1, 0)
+    n_bias_rows, n_clipped = 0, 0
+    if bias is not None:
+        limit = 2 ** (policy.weight_bits - 1) - 1
+        steps = (bias.to(torch.float64) / scale).round()
+        stored = steps.clamp(-limit, limit)
+        n_clipped = int((stored != steps).sum())
+        integers = _with_bias_rows(integers, stored.to(integers.dtype), geometry)
+        exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
+        n_bias_rows = exact.shape[2] - weights.shape[1]
+    encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed)
+    layer = ProgrammedLayer(
+        geometry, hardware, encoded, exact, scale, n_bias_rows=n_bias_rows, clipped_biases=n_clipped
+    )
     if hardware.tile.pe.adc.range == "full":
         return replace(layer, ranges=_full_ranges(layer))
     return layer
@@ -163,6 +189,25 @@ def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> Prog
             power.index_add_(0, groups[index], hardware.square().sum((0, 1, 2)))
     gains = torch.where(power > 0, match / torch.where(power > 0, power, 1.0), 1.0)
     return replace(layer, gains=gains[groups])
+
+
+def _with_bias_rows(matrix: Tensor, bias: Tensor, geometry: LayerGeometry) -> Tensor:
+    """A (kernel_h, kernel_w, in_channel, out_channel) matrix with a channel more for every bias row.
+
+    The bias of an output channel is in the lowest-numbered row block of its column block that has a bias row.
+    """
+    n_channels = matrix.shape[2]
+    bias_rows = {
+        index: segment
+        for index, block in enumerate(geometry.row_blocks)
+        for segment in _segments(block)
+        if segment[2] >= n_channels
+    }
+    rows = torch.zeros(*matrix.shape[:2], len(bias_rows), matrix.shape[3], dtype=matrix.dtype)
+    for col, (first, last) in enumerate(geometry.col_blocks):
+        kernel_y, kernel_x, channel, _ = bias_rows[min(row for row in bias_rows if (row, col) in geometry.pairs)]
+        rows[kernel_y, kernel_x, channel - n_channels, first:last] = bias[first:last]
+    return torch.cat([matrix, rows], dim=2)
 
 
 def _share(layer: ProgrammedLayer, scope: str) -> Tensor:
@@ -275,11 +320,13 @@ def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int
 
 
 def _chunks(layer: ProgrammedLayer, inputs: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of frames with their zero-padded int32 inputs."""
+    """Slices of frames with their zero-padded int32 inputs, and behind them a channel of ones for every bias row."""
     out_h, out_w = layer.geometry.output_hw
     pad_y, pad_x = layer.geometry.padding
     per_frame = max(out_h * out_w * layer.encoded.cells.shape[-1], inputs[0].numel() if len(inputs) else 1)
     size = max(1, CHUNK_ELEMENTS // per_frame)
     for first in range(0, inputs.shape[0], size):
         part = slice(first, min(first + size, inputs.shape[0]))
-        yield part, functional.pad(inputs[part].to(torch.int32), (pad_x, pad_x, pad_y, pad_y))
+        padded = functional.pad(inputs[part].to(torch.int32), (pad_x, pad_x, pad_y, pad_y))
+        ones = padded.new_ones(padded.shape[0], layer.n_bias_rows, *padded.shape[2:])
+        yield part, torch.cat([padded, ones], dim=1) if layer.n_bias_rows else padded

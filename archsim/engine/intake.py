@@ -90,7 +90,9 @@ class Intake:
         features = height * width if layer.layer.kind == "linear" else 1
         blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
         spans = {(first, last) for block in blocks for rows in layer.row_blocks[block] for _, _, first, last in rows}
-        needed = [(first // features, (last - 1) // features) for first, last in spans]
+        inputs = [(first, last) for first, last in spans if first < layer.layer.in_shape[0]]
+        # what starts a tile that holds a bias row and nothing else is the arrival of the first channel
+        needed = [(first // features, (last - 1) // features) for first, last in inputs or [(0, 1)]]
         before = self.mapping.layer(layer.layer.source)
         return [
             Source(block, copy)

@@ -89,6 +89,7 @@ def _clip_notes(activity: Activity) -> list[str]:
     for name, layer in activity.layers.items():
         counts = (
             (layer.clipped_inputs, "input values clipped to the bits that rows carry"),
+            (layer.clipped_biases, "biases clipped to the largest weight that cells hold"),
             (layer.adc_clips, "conversions outside the converter's range"),
             (layer.v_mem_saturations, "saturated membrane potentials"),
         )

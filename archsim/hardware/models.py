@@ -232,8 +232,9 @@ class MappingPolicy(Part):
     """`snake`: tiles in order of layers, row by row; `traffic`: tiles swapped until bits x hops falls no further."""
     overflow: Literal["error"] = "error"
     """`error`: weights that do not fit are an error that says how much is missing."""
-    bias: Literal["digital"] = "digital"
-    """`digital`: biases are added before the neuron update."""
+    bias: Literal["digital", "row"] = "digital"
+    """`digital`: biases are added before the neuron update; `row`: cells of one more row hold them, driven with input
+    bit 0 of every token and quantised with the weights' scale, so larger ones are clipped and counted."""
     calibration: Literal["none", "layer", "tile", "column"] = "layer"
     """Digital gain fitted on the calibration batch: one per layer, per PE position (`tile`), per column, or none."""
     input_coding: Literal["binary", "bit_serial"] = "bit_serial"

@@ -22,7 +22,7 @@ from archsim.analog.product import (
     hardware_sums,
     program_layer,
 )
-from archsim.errors import SimulationError
+from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
 from archsim.mapping.model import LayerMapping, Mapping
@@ -46,17 +46,21 @@ class ChipLayer:
 
 
 def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> ChipLayer:
-    """Write a layer's weights into its crossbars."""
-    layer = mapped.layer
+    """Write a layer's weights into its crossbars, and where they have bias rows its biases.
+
+    A driven bias row counts like an input integer of 1, so its cells hold bias / input_scale.
+    """
+    layer, scale = mapped.layer, input_scale if mapped.layer.source == INPUT else 1.0
+    bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
     pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
     geometry = LayerGeometry(
         mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:]
     )
     return ChipLayer(
         layer=layer,
-        programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware),
+        programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware, bias),
         policy=mapping.hardware.mapping,
-        input_scale=input_scale if layer.source == INPUT else 1.0,
+        input_scale=scale,
         first_rows=rows if layer.source == INPUT else None,
         v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
     )
@@ -91,7 +95,11 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     frame_sums, clips = hardware_sums(layer.programmed, inputs.flatten(0, 1), rows)
     products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
     ideal = ideal_products(layer.layer, inputs, layer.input_scale)
-    sums = with_bias(layer.layer, products) + arrived.joined
+    if layer.programmed.n_bias_rows:
+        ideal, biased = with_bias(layer.layer, ideal), products
+    else:
+        biased = with_bias(layer.layer, products)
+    sums = biased + arrived.joined
     done = fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits)
     if not bool(torch.isfinite(done.state.potential).all()):
         raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
@@ -115,11 +123,21 @@ def _driven(layer: ChipLayer, values: Tensor) -> tuple[Tensor, InputFormat, Tens
 
 
 def row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
-    """Bits that values from `low` to `high` take under a mapping policy."""
+    """Bits that values from `low` to `high` take under a mapping policy.
+
+    Raises:
+        MappingError: Negative values have one bit, and a bias row is to be driven with it.
+    """
     if policy.input_coding == "binary":
         return InputFormat(1)
     signed = low < 0
     if policy.input_bits != "auto":
+        if signed and policy.input_bits == 1 and policy.bias == "row":
+            raise MappingError(
+                "mapping.input_bits is 1 and the input has negative values: the only bit is the sign, while "
+                "mapping.bias: row drives its row with bit 0 as a one.\n"
+                "Set mapping.input_bits to 2 or more, or mapping.bias: digital."
+            )
         return InputFormat(policy.input_bits, signed)
     magnitude_bits = max(high.bit_length(), (-low - 1).bit_length() if signed else 0)
     return InputFormat(max(1, magnitude_bits) + signed, signed)
@@ -136,7 +154,11 @@ def with_bias(layer: Layer, sums: Tensor) -> Tensor:
     """Weighted sums plus the layer's bias, if it has one."""
     if layer.bias is None:
         return sums
-    return sums + torch.as_tensor(np.array(layer.bias, np.float64)).view(-1, 1, 1)
+    return sums + _bias_tensor(layer).view(-1, 1, 1)
+
+
+def _bias_tensor(layer: Layer) -> Tensor:
+    return torch.as_tensor(np.array(layer.bias, np.float64))
 
 
 def _weight_tensor(layer: Layer) -> Tensor:

@@ -275,6 +275,7 @@ class _Recorder:
             inputs=smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
             spikes=smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
             clipped_inputs=sum(run.n_clipped_inputs for run in runs),
+            clipped_biases=layer.programmed.clipped_biases,
             adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
             gain=float(gains.mean()) if gains is not None else None,

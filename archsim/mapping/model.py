@@ -8,9 +8,10 @@ from archsim.hardware.models import Hardware
 from archsim.workload.network import Layer, Network
 
 Segment = tuple[int, int, int, int]
-"""Neighbouring rows of a crossbar: (kernel_y, kernel_x, first input channel, last input channel + 1)."""
+"""Neighbouring rows of a crossbar: (kernel_y, kernel_x, first input channel, last input channel + 1).
+Channels behind the layer's last are bias rows, which are always driven."""
 CrossbarRows = tuple[Segment, ...]
-"""Rows of one crossbar, in order; one segment with the kernel-position layout, several with the dense one."""
+"""Rows of one crossbar, in order; one segment of inputs with the kernel-position layout, several with the dense one."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class LayerMapping:
             replace(self, pes=tuple(pe for pe in self.pes if pe.copy == copy), copy=copy)
             for copy in range(self.n_copies)
         )
+
+    @property
+    def n_bias_rows(self) -> int:
+        """Bias rows, in different row blocks; 0 where biases are added digitally."""
+        segments = (segment for block in self.row_blocks for rows in block for segment in rows)
+        return sum(first >= self.layer.in_shape[0] for _, _, first, _ in segments)
+
+    @property
+    def n_stored(self) -> int:
+        """Weights and biases that cells of one copy hold."""
+        return self.layer.n_weights + (self.layer.out_channels if self.n_bias_rows else 0)
 
     @property
     def n_crossbars(self) -> int:
@@ -102,10 +114,9 @@ class Mapping:
 
     @property
     def cell_utilisation(self) -> float:
-        """Cells that hold a weight slice, as a fraction of the cells of the crossbars in use."""
+        """Cells that hold a slice of a weight or bias, as a fraction of the cells of the crossbars in use."""
         crossbar = self.hardware.tile.pe.crossbar
-        weights = sum(layer.layer.n_weights * layer.n_copies for layer in self.layers)
-        used = weights * self.hardware.cols_per_weight
+        used = sum(layer.n_stored * layer.n_copies for layer in self.layers) * self.hardware.cols_per_weight
         return used / (self.n_crossbars * crossbar.rows * crossbar.cols)
 
     def layer(self, name: str) -> LayerMapping:

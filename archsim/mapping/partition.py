@@ -15,6 +15,7 @@ from math import isqrt
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.mapping import replication
+from archsim.mapping.bias import add_bias_rows, has_bias_row
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.mapping.placement import PLACEMENTS, snake
 from archsim.units import ceil_div
@@ -77,7 +78,7 @@ def _require_flow(network: Network) -> None:
 
 
 def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ...], ...]:
-    """Crossbars of one column block, grouped by the PE that holds them."""
+    """Crossbars of one column block, grouped by the PE that holds them; bias rows come later."""
     per_pe = hardware.tile.pe.crossbars
     if hardware.mapping.layout == "dense":
         crossbars = _dense_crossbars(hardware, layer)
@@ -123,16 +124,24 @@ def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
     return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
 
 
-def _feeds(layer: Layer, block: tuple[CrossbarRows, ...], col_block: tuple[int, int]) -> bool:
-    return any(layer.connects((first, last), col_block) for rows in block for _, _, first, last in rows)
+def _feeding(layer: Layer, rows: tuple[tuple[CrossbarRows, ...], ...], col_block: tuple[int, int]) -> list[int]:
+    """Row blocks that feed a column block: all of them unless channel groups keep them apart."""
+
+    def feeds(block: tuple[CrossbarRows, ...]) -> bool:
+        return any(layer.connects((first, last), col_block) for rows in block for _, _, first, last in rows)
+
+    return [index for index, block in enumerate(rows) if feeds(block)]
 
 
 def _place_layer(hardware: Hardware, layer: Layer, n_copies: int, first_free: tuple[int, int]) -> LayerMapping:
     rows, cols, pes_per_tile = row_blocks(hardware, layer), col_blocks(hardware, layer), hardware.tile.pes
+    feeding_of = [_feeding(layer, rows, block) for block in cols]
+    if has_bias_row(hardware.mapping, layer):
+        rows, feeding_of = add_bias_rows(hardware, layer, rows, feeding_of)
     places: list[PePlace] = []
     tile, pe = first_free
     for copy, col in product(range(n_copies), range(len(cols))):
-        feeding = [row for row, block in enumerate(rows) if _feeds(layer, block, cols[col])]
+        feeding = feeding_of[col]
         if len(feeding) <= pes_per_tile < pe + len(feeding) or (pe and len(feeding) > pes_per_tile):
             tile, pe = tile + 1, 0
         for row in feeding:
