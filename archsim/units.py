@@ -20,6 +20,11 @@ def cycles_to_ps(n_cycles: int, clock_mhz: float) -> int:
     return round(n_cycles * 1_000_000 / clock_mhz)
 
 
+def cycles_of(latency_ns: float, clock_mhz: float) -> int:
+    """Fewest clock cycles, at least one, that last `latency_ns`; a part in 1e9 short of it is rounding."""
+    return max(1, math.ceil(latency_ns * clock_mhz / 1000 * (1 - 1e-9)))
+
+
 def ceil_div(numerator: int, denominator: int) -> int:
     """Smallest integer that is not below `numerator / denominator`, for positive denominators."""
     return -(-numerator // denominator)

@@ -200,6 +200,37 @@ def test_a_faster_clock_shows_the_stages_that_become_too_short(write):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "cycles"), [("demo", 43), ("isaac-rram-128", 110), ("spikesim-rram-64", 13), ("spikesim-sram-64", 1)]
+)
+def test_a_row_is_written_in_the_cycles_that_the_library_asks_for(name, cycles):
+    """85.7 ns at 500 and 1280 MHz, 50 ns and 4 ns at 250 MHz."""
+    assert load_hardware(name).row_write_cycles == cycles
+
+
+def test_cycles_of_a_row_write_can_be_given_but_not_too_few(write):
+    assert load_hardware("demo", {"tile.pe.crossbar.write_cycles": 50}).row_write_cycles == 50
+    changed = write(("      read_cycles: 5 ", "      write_cycles: 42\n      read_cycles: 5 "))
+    with pytest.raises(ConfigError) as caught:
+        load_hardware(changed)
+    assert str(caught.value) == (
+        f"my.yaml:{line('      read_cycles: 5 ')}: tile.pe.crossbar.write_cycles is 42 (84 ns at 500 MHz); "
+        "crossbar.write of cost library 'imc-32nm' takes 85.7 ns; set it to at least 43 or lower chip.clock_mhz"
+    )
+
+
+def test_a_row_write_without_a_time_is_refused(write, tmp_path):
+    costs = (shipped_folder("hwconfigs") / "costs" / "imc-32nm.yaml").read_text(encoding="utf-8")
+    assert costs.count("latency_ns: 85.7, ") == 1
+    (tmp_path / "imc-32nm.yaml").write_text(costs.replace("latency_ns: 85.7, ", ""), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_hardware(write())
+    assert str(caught.value) == (
+        f"my.yaml:{line('    crossbar:')}: tile.pe.crossbar.write_cycles is auto; crossbar.write of cost library "
+        "'imc-32nm' has no latency_ns. Give either of them a number."
+    )
+
+
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(
         ConfigError,

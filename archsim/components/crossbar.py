@@ -8,6 +8,7 @@ import numpy as np
 
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 
@@ -76,3 +77,21 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         rows=load.active_rows,
     )
     return drive, read
+
+
+def write_action(hardware: Hardware, pe: str, n_tokens: int, n_rows: int, n_cols: int) -> Action:
+    """Write the cells of `n_rows` rows with `n_cols` columns in use, row by row, all columns at once.
+
+    The PE writes one row of one of its crossbars at a time, with one pulse (assumption).
+    """
+    n_cells = n_rows * n_cols
+    return priced_action(
+        hardware,
+        f"{pe}.crossbar",
+        ("crossbar", "write"),
+        n_tokens,
+        duration_ps=cycles_ps(n_rows * hardware.row_write_cycles, hardware.chip.clock_mhz),
+        count=n_cells,
+        bits=n_cells * hardware.tile.pe.crossbar.bits_per_cell,
+        movement=Movement(pe, f"{pe}.crossbar", "weights", "crossbar"),
+    )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
-from archsim.units import ceil_div
+from archsim.units import ceil_div, cycles_of
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -136,6 +136,8 @@ class Crossbar(Part):
     """`diff`: negative weights stored as w + 2^n, corrected digitally; `differential`: two columns per weight."""
     read_cycles: PositiveInt = 2
     """Chip cycles from driving the rows to settled bit-line currents."""
+    write_cycles: PositiveInt | Auto = "auto"
+    """Chip cycles to write one row of cells, all columns at once; `auto` takes the time in the cost library."""
     zero_skip: Switch = True
     """Skip the read of a crossbar none of whose rows has a spike."""
 
@@ -326,6 +328,24 @@ class Hardware(Part):
     def cols_per_weight(self) -> int:
         """Physical columns that one logical column takes."""
         return self.weight_slices * (2 if self.tile.pe.crossbar.signed == "differential" else 1)
+
+    @property
+    def row_write_cycles(self) -> int:
+        """Chip cycles to write one row of cells.
+
+        Raises:
+            ConfigError: They follow the cost library, and its entry has no time.
+        """
+        given = self.tile.pe.crossbar.write_cycles
+        if given != "auto":
+            return given
+        latency_ns = self.library.action("crossbar", "write").latency_ns
+        if latency_ns is None:
+            raise ConfigError(
+                f"tile.pe.crossbar.write_cycles is auto; crossbar.write of cost library '{self.library.name}' has no "
+                "latency_ns. Give either of them a number."
+            )
+        return cycles_of(latency_ns, self.chip.clock_mhz)
 
     @property
     def noc_clock_mhz(self) -> float:

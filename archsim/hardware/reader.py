@@ -5,7 +5,6 @@ Main entry points: `load_hardware`, `load_costs`, `hardware_schema`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +15,14 @@ from archsim.hardware.costs import CostLibrary
 from archsim.hardware.models import Hardware
 from archsim.hardware.rollup import cost_parameters
 from archsim.shipped import find_file, shipped_folder, shipped_names
+from archsim.units import cycles_of
 from archsim.yamlfile import NO_OVERRIDES, read_model
 
 ACTIONS = {
     "tile_buffer": ("read", "write"),
     "fetch": ("latch",),
     "row_driver": ("drive",),
-    "crossbar": ("read",),
+    "crossbar": ("read", "write"),
     "adc": ("convert",),
     "mux": ("select",),
     "shift_add": ("write_temp", "subtract"),
@@ -39,6 +39,7 @@ ACTIONS = {
 _CYCLES = (
     ("tile.pe.adc.cycles_per_conversion", "adc", "convert"),
     ("tile.pe.crossbar.read_cycles", "crossbar", "read"),
+    ("tile.pe.crossbar.write_cycles", "crossbar", "write"),
 )
 
 
@@ -97,19 +98,25 @@ def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
         except ConfigError as err:
             yield "costs", str(err)
     yield from _too_few_cycles(hardware, library)
+    costs = library.components.get("crossbar")
+    if library.node_nm == hardware.node_nm and costs is not None and "write" in costs.actions:
+        try:
+            _ = hardware.with_library(library).row_write_cycles
+        except ConfigError as err:
+            yield "tile.pe.crossbar.write_cycles", str(err)
 
 
 def _too_few_cycles(hardware: Hardware, library: CostLibrary) -> Iterator[tuple[str, str]]:
     """Stages that get less time than the library's entry needs."""
-    clock_mhz = hardware.chip.clock_mhz
-    for dotted, component, action in _CYCLES:
+    clock_mhz, pe = hardware.chip.clock_mhz, hardware.tile.pe
+    for (dotted, component, action), cycles in zip(
+        _CYCLES, (pe.adc.cycles_per_conversion, pe.crossbar.read_cycles, pe.crossbar.write_cycles), strict=True
+    ):
         costs = library.components.get(component)
         needed_ns = costs.actions[action].latency_ns if costs is not None and action in costs.actions else None
-        pe = hardware.tile.pe
-        cycles = pe.adc.cycles_per_conversion if component == "adc" else pe.crossbar.read_cycles
-        if needed_ns is None or cycles * 1000 / clock_mhz >= needed_ns * (1 - 1e-9):
+        if needed_ns is None or cycles == "auto" or cycles * 1000 / clock_mhz >= needed_ns * (1 - 1e-9):
             continue
-        enough = math.ceil(needed_ns * clock_mhz / 1000 * (1 - 1e-9))
+        enough = cycles_of(needed_ns, clock_mhz)
         given = f"{dotted} is {cycles} ({cycles * 1000 / clock_mhz:.4g} ns at {clock_mhz:g} MHz)"
         needed = f"{component}.{action} of cost library '{library.name}' takes {needed_ns:g} ns"
         yield dotted, f"{given}; {needed}; set it to at least {enough} or lower chip.clock_mhz"
