@@ -17,7 +17,7 @@ class Mesh:
     """A crossbar whose row and column segments are not ideal."""
 
     g: np.ndarray
-    driver_ohm: float
+    driver_ohm: float | np.ndarray
     row_ohm: float
     col_ohm: float
     sense_ohm: float
@@ -38,12 +38,13 @@ class Mesh:
             (row.ravel(), col.ravel(), self.g.ravel()),
         ]
 
-    def ends(self) -> tuple[list[tuple[np.ndarray, float]], list[tuple[np.ndarray, float]]]:
-        """Nodes with a driver (one per row) and nodes with a sense circuit (one per column), with their conductance."""
+    def ends(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
+        """Nodes with a driver (one per row) and nodes with a sense circuit (one per column), and their conductances."""
         row, col = self.nodes()
         drivers = [row[:, 0], row[:, -1]][: 1 + self.double_drive]
         senses = [col[-1], col[0]][: 1 + self.double_sense]
-        to_driver, to_sense = 1 / (self.driver_ohm + self.row_ohm), 1 / (self.sense_ohm + self.col_ohm)
+        to_driver = np.broadcast_to(1 / (np.asarray(self.driver_ohm) + self.row_ohm), len(row))
+        to_sense = np.broadcast_to(1 / (self.sense_ohm + self.col_ohm), col.shape[1])
         return [(nodes, to_driver) for nodes in drivers], [(nodes, to_sense) for nodes in senses]
 
 
@@ -60,7 +61,7 @@ def node_voltages(mesh: Mesh, volts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     drivers, senses = mesh.ends()
     for nodes, conductance in drivers:
         np.add.at(diagonal, nodes, conductance)
-        np.add.at(injected, nodes, conductance * volts.T)
+        np.add.at(injected, nodes, conductance[:, None] * volts.T)
     for nodes, conductance in senses:
         np.add.at(diagonal, nodes, conductance)
     entries.append((np.arange(n_nodes), np.arange(n_nodes), diagonal))

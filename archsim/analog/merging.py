@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archsim.analog.circuit import Wires
+
 LEFT, BOTTOM, RIGHT, TOP = range(4)
 _SERIES_RADIUS = 0.25
 """Largest spectral radius of wires times devices for which a polynomial replaces a solve: 3 to 8 products."""
@@ -40,18 +42,6 @@ _NEUMANN_NORM = 0.06
 """Largest norm of the feedback between two tiles for which its series replaces a solve: at most 6 doublings."""
 _NEUMANN_SIDE = 16
 """Widest interface at which the series is faster than a batched solve."""
-
-
-@dataclass(frozen=True)
-class Wires:
-    """Resistances around the cells of a crossbar, in ohm, and which ends of the lines are connected."""
-
-    driver_ohm: float
-    row_ohm: float
-    col_ohm: float
-    sense_ohm: float
-    double_drive: bool = False
-    double_sense: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +151,7 @@ def _leaves(g: Tensor, p: int, q: int, wires: Wires) -> Tiles:
     Device currents per unit input are `x = (drive * g) (1 + drop * g)^-1`, and
     `transfer = through + x @ sense`.
     """
-    constants = _leaf_wires(p, q, wires.row_ohm, wires.col_ohm, g.dtype, g.device)
+    constants = _leaf_wires(p, q, wires.r_wire_row_ohm, wires.r_wire_col_ohm, g.dtype, g.device)
     g = g.unsqueeze(1)
     currents = g * constants.drive
     radius = float(g.detach().max()) * constants.largest_drop if g.numel() else 0.0
@@ -204,14 +194,14 @@ class _Edges:
         """Connect outer sides to drivers, sense circuits or nothing; drop the ports that are then of no use."""
         wires = self.wires
         if LEFT in sides:
-            tiles = _add_series(tiles, LEFT, -wires.driver_ohm)
+            tiles = _add_series(tiles, LEFT, -wires.r_driver_ohm)
         if BOTTOM in sides:
-            tiles = _add_series(tiles, BOTTOM, wires.sense_ohm)
+            tiles = _add_series(tiles, BOTTOM, wires.r_sense_ohm)
         # The second source sits one segment beyond the last cell; spare cells lie between them and are taken off.
         if RIGHT in sides and wires.double_drive:
-            tiles = _drive_by_voltage(tiles, RIGHT, wires.driver_ohm + (1 - self.n_spare_cols) * wires.row_ohm)
+            tiles = _drive_by_voltage(tiles, RIGHT, wires.r_driver_ohm + (1 - self.n_spare_cols) * wires.r_wire_row_ohm)
         if TOP in sides and wires.double_sense:
-            tiles = _drive_by_voltage(tiles, TOP, -wires.sense_ohm - (1 - self.n_spare_rows) * wires.col_ohm)
+            tiles = _drive_by_voltage(tiles, TOP, -wires.r_sense_ohm - (1 - self.n_spare_rows) * wires.r_wire_col_ohm)
         needed_inputs = {LEFT: True, BOTTOM: False, RIGHT: wires.double_drive, TOP: False}
         needed_outputs = {
             LEFT: self.with_input,

@@ -8,14 +8,14 @@ form of ideal wires.
 
 from __future__ import annotations
 
-import math
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from archsim.analog.merging import Wires, merge_crossbars
+from archsim.analog.circuit import Wires
+from archsim.analog.merging import merge_crossbars
 from archsim.errors import ConfigError
 
 CHUNK_CELLS = {"cpu": 1 << 15}
@@ -91,23 +91,25 @@ def effective_conductance(
     Mehonic, SoftwareX 12, 2020).
     """
     wires = Wires(r_driver_ohm, r_wire_row_ohm, r_wire_col_ohm, r_sense_ohm, double_drive, double_sense)
-    check_wires(wires)
+    matrix, drawn = effective_matrices(g, wires, input_conductance)
+    return matrix if drawn is None else (matrix, drawn)
+
+
+def effective_matrices(g: Tensor, wires: Wires, with_input: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Effective matrix and, if wanted, input conductance; see `effective_conductance`."""
     check_conductance(g)
     n_rows, n_cols = g.shape[-2:]
-    flat = g.reshape(-1, n_rows, n_cols)
     size = max(1, CHUNK_CELLS.get(g.device.type, OTHER_CHUNK_CELLS) // (n_rows * n_cols))
     matrices, inputs = [], []
-    for chunk in flat.split(size):
+    for chunk in g.reshape(-1, n_rows, n_cols).split(size):
         if chunk.requires_grad and torch.is_grad_enabled():
-            matrix, drawn = checkpoint(_solve, chunk, wires, input_conductance, use_reentrant=False)
+            matrix, drawn = checkpoint(_solve, chunk, wires, with_input, use_reentrant=False)
         else:
-            matrix, drawn = _solve(chunk, wires, input_conductance)
+            matrix, drawn = _solve(chunk, wires, with_input)
         matrices.append(matrix)
         inputs.append(drawn)
     matrix = torch.cat(matrices).reshape(g.shape)
-    if not input_conductance:
-        return matrix
-    return matrix, torch.cat(inputs).reshape(*g.shape[:-2], n_rows, n_rows)
+    return matrix, torch.cat(inputs).reshape(*g.shape[:-1], n_rows) if with_input else None
 
 
 def check_conductance(g: Tensor) -> None:
@@ -125,36 +127,12 @@ def check_conductance(g: Tensor) -> None:
         )
 
 
-def check_wires(wires: Wires) -> None:
-    """Raise ConfigError for a resistance that is negative or not finite, naming the argument."""
-    values = {
-        "r_driver_ohm": wires.driver_ohm,
-        "r_wire_row_ohm": wires.row_ohm,
-        "r_wire_col_ohm": wires.col_ohm,
-        "r_sense_ohm": wires.sense_ohm,
-    }
-    for name, value in values.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{name} is {value!r}; it must be finite and at least 0 ohm: use 0 for an ideal wire")
-
-
 def _solve(g: Tensor, wires: Wires, with_input: bool) -> tuple[Tensor, Tensor | None]:
     """Effective matrix and input conductance of crossbars of shape (crossbar, row, col)."""
-    wires = _without_ideal_ends(wires)
-    if wires.row_ohm == wires.col_ohm == 0.0:
-        return _ideal_wires(g, wires.driver_ohm, wires.sense_ohm, with_input)
+    wires = wires.without_ideal_lines_fed_twice()
+    if wires.r_wire_row_ohm == wires.r_wire_col_ohm == 0.0:
+        return _ideal_wires(g, wires.r_driver_ohm, wires.r_sense_ohm, with_input)
     return merge_crossbars(g, wires, with_input)
-
-
-def _without_ideal_ends(wires: Wires) -> Wires:
-    """The same circuit with one end per ideal line: two sources at one node are one with half the resistance."""
-    driver_ohm, sense_ohm = wires.driver_ohm, wires.sense_ohm
-    double_drive, double_sense = wires.double_drive, wires.double_sense
-    if double_drive and wires.row_ohm == 0.0:
-        driver_ohm, double_drive = driver_ohm / 2, False
-    if double_sense and wires.col_ohm == 0.0:
-        sense_ohm, double_sense = sense_ohm / 2, False
-    return Wires(driver_ohm, wires.row_ohm, wires.col_ohm, sense_ohm, double_drive, double_sense)
 
 
 def _ideal_wires(g: Tensor, driver_ohm: float, sense_ohm: float, with_input: bool) -> tuple[Tensor, Tensor | None]:
