@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
-from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, neuron
+from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac, neuron
 from archsim.components.netlist import ComponentInfo, Netlist, Target
 from archsim.engine import geometry
 from archsim.engine.construction import Construction, Frames
@@ -54,7 +54,7 @@ class _Builder:
             self.intake.add(view)
         self._add_input_port()
         for layer in self.mapping.layers:
-            reads = self._reads(layer)
+            reads = None if layer.is_digital else self._reads(layer)
             for view in layer.views:
                 self._add_layer(view, reads)
         self.netlist.components = self._parts()
@@ -100,16 +100,36 @@ class _Builder:
         arrivals = [arrival for layer in readers for arrival in self.intake.arrivals(layer, Source(0, 0), stream)]
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
-    # One layer: PEs to neurons
+    # One layer: PEs or MAC units to neurons
 
-    def _add_layer(self, layer: LayerMapping, reads: ReadActivity) -> None:
+    def _add_layer(self, layer: LayerMapping, reads: ReadActivity | None) -> None:
         joins = [self._add_block(layer, block) for block in range(len(layer.col_blocks))]
         readers: dict[int, int] = {}
         for pe in layer.pes:
-            reader = readers.get(pe.tile, 0)
+            reader, join = readers.get(pe.tile, 0), joins[pe.col_block][pe.row_block]
             readers[pe.tile] = reader + 1
-            outbox = self._add_pe(layer, pe, reads, reader)
-            self._add_htree_lane(layer, pe, outbox, joins[pe.col_block][pe.row_block])
+            if reads is None:
+                self._add_mac(layer, pe, reader, join)
+            else:
+                outbox = self._add_pe(layer, pe, reads, reader)
+                self._add_htree_lane(layer, pe, outbox, join)
+
+    def _add_mac(self, layer: LayerMapping, unit: PePlace, reader: int, join: int) -> None:
+        """A MAC unit; it sits beside the neurons, so its sums take no H-tree."""
+        spec, frames = layer.layer, self.build.read_frames(layer)
+        block = layer.col_blocks[unit.col_block]
+        actions = mac.multiply_actions(
+            self.hardware,
+            f"tile{unit.tile}",
+            unit.path,
+            self.build.n_tokens(layer, frames),
+            spec.n_inputs_of(block),
+            self.build.emission.input_bits(layer),
+            spec.n_weights_of(block),
+        )
+        source = (self.intake.buffer(layer, unit.tile), reader)
+        lane = self.build.layer_lane(unit.path, layer, actions, frames, (), source, len(actions), join)
+        self.netlist.server(unit.path, "private", lane)
 
     def _add_pe(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity, reader: int) -> int:
         hardware, path, block = self.hardware, pe.path, layer.row_blocks[pe.row_block]
@@ -285,6 +305,14 @@ class _Builder:
                 ComponentInfo(f"tile{tile}.{part.path}", part.kind, part.area_um2, part.leakage_mw)
                 for part in rollup.tile_parts(self.hardware, *bits)
             ]
+        for layer in self.mapping.layers:
+            if layer.is_digital:
+                for unit in layer.pes:
+                    n_weights = layer.layer.n_weights_of(layer.col_blocks[unit.col_block])
+                    parts += [
+                        ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
+                        for part in rollup.mac_parts(self.hardware, unit.path, n_weights)
+                    ]
         n_nodes = self.mapping.mesh_width * self.mapping.mesh_height
         parts += [
             ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)

@@ -36,10 +36,8 @@ class Emission:
         self._sent: dict[tuple[str, int, int], np.ndarray] = {}
 
     def input_bits(self, layer: LayerMapping) -> int:
-        """Bits of one input value, each a read of the crossbars."""
-        if self.mapping.hardware.mapping.input_coding == "binary":
-            return 1
-        return self.activity.layers[layer.layer.name].input_bits
+        """Bits of one input value of a layer."""
+        return geometry.input_bits(self.mapping, layer, self.activity.layers[layer.layer.name])
 
     def output_bits(self, layer: LayerMapping) -> int:
         """Width of one value on the wire: what readers take, a shortcut adds, or the output port stores."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from archsim.activity import LayerActivity
 from archsim.components import line_buffer
 from archsim.components.line_buffer import Window
 from archsim.components.neuron import pool_emits
@@ -141,8 +142,25 @@ def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
 
 
 def is_read_once(mapping: Mapping, layer: LayerMapping) -> bool:
-    """Whether the layer's crossbars are read at a sample's first timestep only, and the sums kept."""
-    return mapping.hardware.mapping.first_layer == "once" and layer.layer.source == INPUT
+    """Whether the layer's sums are computed at a sample's first timestep only, and kept.
+
+    Digital first layers do so where the input allows it, all of them together: they share the input port.
+    """
+    if layer.layer.source != INPUT or mapping.hardware.mapping.first_layer == "repeat":
+        return False
+    if mapping.hardware.mapping.first_layer == "once":
+        return True
+    return mapping.has_static_input and all(_can_keep_sums(item.layer) for item in mapping.consumers(INPUT))
+
+
+def _can_keep_sums(layer: Layer) -> bool:
+    """Whether nothing that changes with the timestep joins a layer's sums, or they something else."""
+    return not layer.adds and layer.neuron.kind != "none"
+
+
+def input_bits(mapping: Mapping, layer: LayerMapping, values: LayerActivity) -> int:
+    """Bits of one input value: on rows each a read; MAC units take any width."""
+    return 1 if mapping.hardware.mapping.input_coding == "binary" and not layer.is_digital else values.input_bits
 
 
 def staged_frames(mapping: Mapping, n_timesteps: int) -> int:
@@ -173,7 +191,7 @@ def check_buffers(mapping: Mapping) -> None:
 
 def _check_first_layer(mapping: Mapping) -> None:
     for layer in mapping.layers:
-        if is_read_once(mapping, layer) and (layer.layer.adds or layer.layer.neuron.kind == "none"):
+        if is_read_once(mapping, layer) and not _can_keep_sums(layer.layer):
             raise MappingError(
                 f"mapping.first_layer is once, which keeps the sums of layer '{layer.layer.name}'; what joins them "
                 "changes with every timestep. Set mapping.first_layer: repeat."

@@ -15,6 +15,7 @@ from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, tables
 from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.geometry import is_read_once
 from archsim.engine.log import build_log
 from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, SimulationError
@@ -79,8 +80,18 @@ def build_result(
         summary["energy_pj"],
     )
     config = _resolved_config(mapping.hardware, workload)
-    notes = (*activity.notes, *_clip_notes(activity))
+    notes = (*activity.notes, *_digital_notes(mapping), *_clip_notes(activity))
     return Result(summary, components, layers, movement, log, config, notes)
+
+
+def _digital_notes(mapping: Mapping) -> list[str]:
+    """Which layers take no crossbars, and how often they are computed."""
+    return [
+        f"layer '{layer.layer.name}' is computed by digital MAC units, "
+        + ("once per sample" if is_read_once(mapping, layer) else "at every timestep")
+        for layer in mapping.layers
+        if layer.is_digital
+    ]
 
 
 def _clip_notes(activity: Activity) -> list[str]:

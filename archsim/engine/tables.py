@@ -14,9 +14,9 @@ import numpy as np
 from archsim.activity import Activity, LayerActivity
 from archsim.components.netlist import Netlist, Server
 from archsim.components.trace import ExecutionTrace, LaneTrace
+from archsim.engine import geometry
 from archsim.engine.metrics import activation_sparsity
 from archsim.eventlog import CREDIT, EventLog, Level
-from archsim.hardware.models import MappingPolicy
 from archsim.mapping import LayerMapping, Mapping
 from archsim.workload.network import INPUT
 
@@ -58,12 +58,12 @@ def layer_table(mapping: Mapping, activity: Activity, log: EventLog) -> pd.DataF
     """One row per layer in order of data flow, the input port first; energies sum to the dynamic energy."""
     import pandas as pd  # heavy, loaded with the first table
 
-    policy = mapping.hardware.mapping
-    rows = [_layer_row(INPUT, None, None, 0, log, policy)]
+    rows = [_layer_row(INPUT, None, None, 0, 0, log)]
     for layer in mapping.layers:
         values = activity.layers[layer.layer.name]
-        bits = 1 if policy.input_coding == "binary" else values.input_bits
-        rows.append(_layer_row(layer.layer.name, layer, values, bits, log, policy))
+        bits = geometry.input_bits(mapping, layer, values)
+        n_frames = activity.n_samples * (1 if geometry.is_read_once(mapping, layer) else activity.n_timesteps)
+        rows.append(_layer_row(layer.layer.name, layer, values, bits, n_frames, log))
     return pd.DataFrame(rows)
 
 
@@ -104,8 +104,8 @@ def _layer_row(
     layer: LayerMapping | None,
     values: LayerActivity | None,
     bits: int,
+    n_frames: int,
     log: EventLog,
-    policy: MappingPolicy,
 ) -> dict[str, Any]:
     code = log.layers.index(name) if name in log.layers else -1
     mine = (log["layer"] == code) & ~log.is_leakage
@@ -122,7 +122,7 @@ def _layer_row(
         "kind": layer.layer.kind if layer else "input",
         "n_neurons": layer.layer.n_neurons if layer else 0,
         "n_crossbars": layer.n_crossbars if layer else 0,
-        "n_pes": len(layer.pes) if layer else 0,
+        "n_pes": layer.n_pes if layer else 0,
         "n_tiles": len(layer.tiles) if layer else 0,
         "replication": layer.n_copies if layer else 1,
         "first_start_ps": int(log["start_ps"][mine].min(initial=np.iinfo(np.int64).max)) if mine.any() else None,
@@ -141,8 +141,7 @@ def _layer_row(
     }
     if layer is not None and values is not None:
         _, height, width = layer.layer.conv_shape
-        once = policy.first_layer == "once" and layer.layer.source == INPUT
-        n_tokens = values.inputs.shape[0] * (1 if once else values.inputs.shape[1]) * height * width
+        n_tokens = n_frames * height * width
         row["tokens"] = n_tokens
         row["skipped_reads"] = n_tokens * (layer.n_crossbars // layer.n_copies) * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())

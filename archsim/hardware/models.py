@@ -159,6 +159,13 @@ class Adc(Part):
     """What shares a calibrated range: the columns of a `layer`, of one PE position (`tile`), or none (`column`)."""
 
 
+class Mac(Part):
+    """Digital unit that multiplies and adds, one per column block of a digital first layer."""
+
+    lanes: PositiveInt = 64
+    """Products with their additions per chip clock cycle."""
+
+
 class Pe(Part):
     """Processing element: crossbars that share their columns, one ADC bank, shift-and-add."""
 
@@ -214,6 +221,8 @@ class Tile(Part):
     """Result tree."""
     accumulator: Accumulator = Accumulator()
     """Partial-sum adder."""
+    mac: Mac = Mac()
+    """Digital MAC units, in tiles that hold a digital first layer."""
     pe: Pe
     """The PEs."""
 
@@ -243,9 +252,10 @@ class MappingPolicy(Part):
     """`binary`: rows see 0 or 1, larger values are clipped and counted; `bit_serial`: one read per input bit."""
     input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
     """Input bits per value with bit_serial; `auto` follows the recorded maximum, a number clips and counts."""
-    first_layer: Literal["repeat", "once"] = "repeat"
+    first_layer: Literal["repeat", "once", "digital"] = "repeat"
     """Direct-coded input: the first layer is read again at every timestep (`repeat`), or at the first one only and
-    its sums are kept in V_mem memory (`once`)."""
+    its sums are kept in V_mem memory (`once`); or MAC units compute it without crossbars, exactly, with quantised
+    weights (`digital`), also once where every timestep has the same input."""
     fc: Literal["whole"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep."""
     schedule: Literal["pipelined", "layer_by_layer", "tick_batched"] = "pipelined"

@@ -28,6 +28,8 @@ ACTIONS = {
     "shift_add": ("write_temp", "subtract"),
     "htree": ("transfer",),
     "accumulator": ("add",),
+    "mac": ("multiply_add",),
+    "mac_weights": ("read",),
     "neuron": ("update",),
     "v_mem": ("read", "write"),
     "pooling": ("add",),

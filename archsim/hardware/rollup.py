@@ -2,7 +2,7 @@
 
 A part is one row of the component table, named by its path (`tile3.pe0.adc`). The parts of a PE are
 given relative to the PE, those of a tile relative to the tile. Main entry points: `pe_parts`,
-`tile_parts`, `chip_parts`.
+`tile_parts`, `mac_parts`, `chip_parts`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def cost_parameters(hardware: Hardware, component: str) -> dict[str, float]:
         "adc": {"bits": pe.adc.bits},
         "mux": {"cols_per_adc": pe.adc.cols_per_adc},
         "accumulator": {"bits": hardware.tile.accumulator.bits},
+        "mac": {"bits": hardware.mapping.weight_bits},
         "neuron": {"bits": hardware.chip.neuron.v_mem_bits},
     }
     return parameters.get(component, {})
@@ -71,6 +72,14 @@ def tile_parts(hardware: Hardware, line_buffer_bits: int, v_mem_bits: int) -> li
         _part(hardware, "neuron", "neuron", hardware.chip.neuron.lanes),
         _part(hardware, "v_mem", "v_mem", bits=v_mem_bits),
         _part(hardware, "pooling", "pooling"),
+    ]
+
+
+def mac_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
+    """A digital MAC unit and the memory that holds its weights."""
+    return [
+        _part(hardware, path, "mac", hardware.tile.mac.lanes),
+        _part(hardware, f"{path}.weights", "mac_weights", bits=n_weights * hardware.mapping.weight_bits),
     ]
 
 

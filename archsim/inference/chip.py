@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from archsim.analog.digital import DigitalLayer, digital_sums, program_digital
 from archsim.analog.neurons import potential_full_scale
 from archsim.analog.product import (
     InputFormat,
@@ -31,10 +32,10 @@ from archsim.workload.network import INPUT, Layer
 
 @dataclass(frozen=True)
 class ChipLayer:
-    """A layer on the chip: its cells, the format of its inputs, its V_mem store."""
+    """A layer on the chip: its cells or digital weights, the format of its inputs, its V_mem store."""
 
     layer: Layer
-    programmed: ProgrammedLayer
+    programmed: ProgrammedLayer | DigitalLayer
     policy: MappingPolicy
     input_scale: float
     """Real value of one input integer."""
@@ -44,21 +45,39 @@ class ChipLayer:
     v_full_scale: float | None = None
     """Full scale of V_mem; None before calibration, when potentials are exact."""
 
+    @property
+    def gains(self) -> Tensor | None:
+        """Digital gains behind the converters; None where none were fitted or there are no converters."""
+        return None if isinstance(self.programmed, DigitalLayer) else self.programmed.gains
+
+    @property
+    def n_bias_rows(self) -> int:
+        """Bias rows; 0 where biases are added digitally."""
+        return 0 if isinstance(self.programmed, DigitalLayer) else self.programmed.n_bias_rows
+
+    @property
+    def clipped_biases(self) -> int:
+        """Biases that cells do not hold in full."""
+        return 0 if isinstance(self.programmed, DigitalLayer) else self.programmed.clipped_biases
+
 
 def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> ChipLayer:
-    """Write a layer's weights into its crossbars, and where they have bias rows its biases.
+    """Write a layer's weights into its crossbars, and where they have bias rows its biases; or into MAC units.
 
     A driven bias row counts like an input integer of 1, so its cells hold bias / input_scale.
     """
-    layer, scale = mapped.layer, input_scale if mapped.layer.source == INPUT else 1.0
-    bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
-    pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
-    geometry = LayerGeometry(
-        mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:]
-    )
+    layer, hardware = mapped.layer, mapping.hardware
+    scale = input_scale if layer.source == INPUT else 1.0
+    programmed: ProgrammedLayer | DigitalLayer
+    if mapped.is_digital:
+        weight_bits = hardware.mapping.weight_bits
+        programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
+    else:
+        bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
+        programmed = program_layer(_weight_tensor(layer), _geometry(mapped), hardware, bias)
     return ChipLayer(
         layer=layer,
-        programmed=program_layer(_weight_tensor(layer), geometry, mapping.hardware, bias),
+        programmed=programmed,
         policy=mapping.hardware.mapping,
         input_scale=scale,
         first_rows=rows if layer.source == INPUT else None,
@@ -66,11 +85,26 @@ def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: In
     )
 
 
+def _geometry(mapped: LayerMapping) -> LayerGeometry:
+    pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
+    layer = mapped.layer
+    return LayerGeometry(mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:])
+
+
 def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
-    """Fit converter ranges and gains of a layer to what its rows see."""
+    """Fit converter ranges and gains of a layer to what its rows see; MAC units have neither."""
+    if isinstance(layer.programmed, DigitalLayer):
+        return layer
     inputs, rows, _ = _driven(layer, values)
     frames = inputs.flatten(0, 1)
     return replace(layer, programmed=fit_gains(calibrate_ranges(layer.programmed, frames, rows), frames, rows))
+
+
+def without_gains(layer: ChipLayer) -> ChipLayer:
+    """The layer as it is before its digital gains."""
+    if isinstance(layer.programmed, DigitalLayer):
+        return layer
+    return replace(layer, programmed=replace(layer.programmed, gains=None))
 
 
 def with_full_scale(layer: ChipLayer, largest_state: float) -> ChipLayer:
@@ -92,10 +126,10 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     inputs, rows, clipped = _driven(layer, arrived.values)
     n_samples, n_steps = inputs.shape[:2]
     repeats = n_timesteps // n_steps
-    frame_sums, clips = hardware_sums(layer.programmed, inputs.flatten(0, 1), rows)
+    frame_sums, clips = _sums(layer, inputs.flatten(0, 1), rows)
     products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
     ideal = ideal_products(layer.layer, inputs, layer.input_scale)
-    if layer.programmed.n_bias_rows:
+    if layer.n_bias_rows:
         ideal, biased = with_bias(layer.layer, ideal), products
     else:
         biased = with_bias(layer.layer, products)
@@ -111,6 +145,13 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
         squared_error=float((products - ideal).square().sum()),
         squared_ideal=float(ideal.square().sum()),
     )
+
+
+def _sums(layer: ChipLayer, frames: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
+    """Weighted sums in weights times input integers, and the conversions that clipped in each frame."""
+    if isinstance(layer.programmed, DigitalLayer):
+        return digital_sums(layer.programmed, frames), torch.zeros(len(frames), dtype=torch.int64)
+    return hardware_sums(layer.programmed, frames, rows)
 
 
 def _driven(layer: ChipLayer, values: Tensor) -> tuple[Tensor, InputFormat, Tensor]:

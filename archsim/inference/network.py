@@ -27,6 +27,7 @@ from archsim.inference.chip import (
     run_layer,
     with_bias,
     with_full_scale,
+    without_gains,
 )
 from archsim.inference.flow import (
     Arrived,
@@ -147,10 +148,13 @@ def _calibration_set(workload: Workload, data: InputData) -> tuple[InputData, tu
 
 
 def _input_format(mapping: Mapping, *parts: InputData) -> InputFormat:
-    """Row format of the network's input, wide enough for every sample."""
+    """Format of the network's input, wide enough for every sample; MAC units take it as wide as it is."""
     low = min(int(part.values.min(initial=0)) for part in parts)
     high = max(int(part.values.max(initial=0)) for part in parts)
-    return row_format(mapping.hardware.mapping, low, high)
+    policy = mapping.hardware.mapping
+    if policy.first_layer == "digital":
+        policy = policy.model_copy(update={"input_coding": "bit_serial", "input_bits": "auto"})
+    return row_format(policy, low, high)
 
 
 def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: InputFormat) -> list[ChipLayer]:
@@ -194,8 +198,8 @@ def _evaluate(
     progress: Progress | None,
 ) -> Activity:
     """Run ideal, raw and calibrated over the whole input, batch by batch."""
-    calibrates = any(layer.programmed.gains is not None for layer in chip)
-    raw_chip = [replace(layer, programmed=replace(layer.programmed, gains=None)) for layer in chip]
+    calibrates = any(layer.gains is not None for layer in chip)
+    raw_chip = [without_gains(layer) for layer in chip]
     recorder = _Recorder(chip, samples)
     n_right = {"ideal": 0, "raw": 0, "calibrated": 0}
     last = data.n_samples if data.labels is not None else samples
@@ -270,15 +274,14 @@ class _Recorder:
     def _layer(self, layer: ChipLayer) -> LayerActivity:
         runs = self._kept[layer.layer.name]
         error, ideal = self._errors[layer.layer.name]
-        gains = layer.programmed.gains
         return LayerActivity(
             inputs=smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
             spikes=smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
             clipped_inputs=sum(run.n_clipped_inputs for run in runs),
-            clipped_biases=layer.programmed.clipped_biases,
+            clipped_biases=layer.clipped_biases,
             adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
-            gain=float(gains.mean()) if gains is not None else None,
+            gain=float(layer.gains.mean()) if layer.gains is not None else None,
             v_mem_saturations=sum(run.n_saturations for run in runs),
         )
 

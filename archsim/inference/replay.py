@@ -7,6 +7,7 @@ import numpy as np
 from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.errors import WorkloadError
 from archsim.hardware.models import MappingPolicy
+from archsim.mapping.rules import is_digital
 from archsim.workload.model import Recording, Workload
 from archsim.workload.network import INPUT, Layer, Network
 
@@ -61,7 +62,7 @@ def _layer_activity(
     values = values.reshape(*values.shape[:2], *layer.in_shape)
     if layer.delayed:
         values = np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
-    inputs = clipped(values, policy)
+    inputs = values if is_digital(policy, layer) else clipped(values, policy)
     return LayerActivity(
         inputs=inputs,
         spikes=recording.spikes[layer.name][:samples],

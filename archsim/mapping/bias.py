@@ -7,16 +7,11 @@ a column block are in the bias row of its lowest-numbered row block that has one
 
 from __future__ import annotations
 
-from archsim.hardware.models import Hardware, MappingPolicy
+from archsim.hardware.models import Hardware
 from archsim.mapping.model import CrossbarRows, Segment
 from archsim.workload.network import Layer
 
 Blocks = list[list[CrossbarRows]]
-
-
-def has_bias_row(policy: MappingPolicy, layer: Layer) -> bool:
-    """Whether the biases of a layer are stored in cells."""
-    return policy.bias == "row" and layer.bias is not None
 
 
 def add_bias_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from archsim.hardware.models import Hardware
 from archsim.workload.network import Layer, Network
@@ -16,18 +17,19 @@ CrossbarRows = tuple[Segment, ...]
 
 @dataclass(frozen=True)
 class PePlace:
-    """One PE: the crossbars of one row block, with the columns of one column block."""
+    """One PE: the crossbars of one row block, with the columns of one column block; or a digital MAC unit."""
 
     row_block: int
     col_block: int
     tile: int
     pe: int
     copy: int = 0
+    unit: Literal["pe", "mac"] = "pe"
 
     @property
     def path(self) -> str:
         """Name used in logs, tables and messages."""
-        return f"tile{self.tile}.pe{self.pe}"
+        return f"tile{self.tile}.{self.unit}{self.pe}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class LayerMapping:
     col_blocks: tuple[tuple[int, int], ...]
     """Output channels of each column block: (first, last + 1)."""
     pes: tuple[PePlace, ...]
-    """Ordered by copy, column block, row block; blocks that channel groups keep apart have no PE."""
+    """Ordered by copy, column block, row block; blocks that channel groups keep apart have no PE. A digital layer has
+    one row block without crossbars, and a MAC unit per column block."""
     n_copies: int = 1
     """Copies of the layer: copy j serves the output positions whose number modulo n_copies is j."""
     copy: int = 0
@@ -54,6 +57,16 @@ class LayerMapping:
         )
 
     @property
+    def is_digital(self) -> bool:
+        """Whether MAC units compute the layer instead of crossbars."""
+        return self.pes[0].unit == "mac"
+
+    @property
+    def n_pes(self) -> int:
+        """PEs that hold weights of the layer."""
+        return 0 if self.is_digital else len(self.pes)
+
+    @property
     def n_bias_rows(self) -> int:
         """Bias rows, in different row blocks; 0 where biases are added digitally."""
         segments = (segment for block in self.row_blocks for rows in block for segment in rows)
@@ -62,6 +75,8 @@ class LayerMapping:
     @property
     def n_stored(self) -> int:
         """Weights and biases that cells of one copy hold."""
+        if self.is_digital:
+            return 0
         return self.layer.n_weights + (self.layer.out_channels if self.n_bias_rows else 0)
 
     @property
@@ -96,6 +111,8 @@ class Mapping:
     mesh_height: int
     nodes: tuple[int, ...]
     """Mesh node of every tile, counted row by row."""
+    has_static_input: bool = False
+    """Whether the workload is known to have the same input at every timestep; asked for digital first layers only."""
 
     @property
     def n_crossbars(self) -> int:
@@ -105,19 +122,19 @@ class Mapping:
     @property
     def n_pes(self) -> int:
         """PEs that hold weights."""
-        return sum(len(layer.pes) for layer in self.layers)
+        return sum(layer.n_pes for layer in self.layers)
 
     @property
     def n_tiles_used(self) -> int:
-        """Tiles that hold weights."""
+        """Tiles that compute a layer."""
         return len({tile for layer in self.layers for tile in layer.tiles})
 
     @property
     def cell_utilisation(self) -> float:
-        """Cells that hold a slice of a weight or bias, as a fraction of the cells of the crossbars in use."""
+        """Cells that hold a slice of a weight or bias, as a fraction of the cells of the crossbars in use, if any."""
         crossbar = self.hardware.tile.pe.crossbar
         used = sum(layer.n_stored * layer.n_copies for layer in self.layers) * self.hardware.cols_per_weight
-        return used / (self.n_crossbars * crossbar.rows * crossbar.cols)
+        return used / max(self.n_crossbars * crossbar.rows * crossbar.cols, 1)
 
     def layer(self, name: str) -> LayerMapping:
         """The mapping of the layer called `name`."""

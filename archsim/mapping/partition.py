@@ -15,9 +15,10 @@ from math import isqrt
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.mapping import replication
-from archsim.mapping.bias import add_bias_rows, has_bias_row
+from archsim.mapping.bias import add_bias_rows
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.mapping.placement import PLACEMENTS, snake
+from archsim.mapping.rules import has_bias_row, is_digital
 from archsim.units import ceil_div
 from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network
@@ -40,7 +41,10 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     if n_needed > n_tiles:
         raise MappingError(_shortage(hardware, network, layers, n_tiles))
     width, height = _mesh_size(hardware, n_tiles)
-    mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width))
+    is_static = False
+    if hardware.mapping.first_layer == "digital" and isinstance(workload, Workload):
+        is_static = workload.has_static_input
+    mapping = Mapping(hardware, network, tuple(layers), n_tiles, width, height, snake(n_tiles, width), is_static)
     return PLACEMENTS[hardware.mapping.placement](mapping)
 
 
@@ -57,12 +61,23 @@ def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list
     layers: list[LayerMapping] = []
     tile, pe = 0, 0
     for layer in network.layers:
-        if pe and not hardware.mapping.share_tiles:
-            tile, pe = tile + 1, 0
+        if layers and not hardware.mapping.share_tiles:
+            tile, pe = layers[-1].pes[-1].tile + 1, 0
+        if is_digital(hardware.mapping, layer):
+            n_units = sum(place.unit == "mac" and place.tile == tile for item in layers for place in item.pes)
+            layers.append(_place_digital(hardware, layer, tile, n_units))
+            continue
         mapped = _place_layer(hardware, layer, copies.get(layer.name, 1), (tile, pe))
         layers.append(mapped)
         tile, pe = mapped.pes[-1].tile, mapped.pes[-1].pe + 1
     return layers
+
+
+def _place_digital(hardware: Hardware, layer: Layer, tile: int, first_unit: int) -> LayerMapping:
+    """A MAC unit in one tile for every column block."""
+    cols = col_blocks(hardware, layer)
+    units = tuple(PePlace(0, col, tile, first_unit + col, unit="mac") for col in range(len(cols)))
+    return LayerMapping(layer, ((),), cols, units)
 
 
 def _require_flow(network: Network) -> None:
@@ -161,7 +176,7 @@ def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], 
         f"crossbars of {crossbar.rows} x {crossbar.cols}; chip '{hardware.name}' has {n_tiles}, "
         f"{needed - n_tiles} too few. "
         f"Layer '{culprit.layer.name}' ({culprit.layer.n_weights} weights, {culprit.n_crossbars} crossbars, "
-        f"{len(culprit.pes)} PEs) is the first that does not fit.\n"
+        f"{culprit.n_pes} PEs) is the first that does not fit.\n"
         f"Raise chip.tiles to {needed} or set chip.tiles: auto."
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
+from archsim.mapping.rules import is_digital
 from archsim.workload.network import Layer, Network
 
 TilesOf = Callable[[Hardware, Network, dict[str, int]], int]
@@ -15,14 +16,15 @@ TilesOf = Callable[[Hardware, Network, dict[str, int]], int]
 def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str, int]:
     """Copies of every layer by name; layers that are not listed have one.
 
-    `balance` gives another copy to the layer with most positions per copy, which bounds the
-    throughput, as long as its tiles are there.
+    A digital first layer is never copied. `balance` gives another copy to the layer with most
+    positions per copy, which bounds the throughput, as long as its tiles are there.
 
     Raises:
         MappingError: `balance` without a number of tiles, so without spare ones.
     """
     wanted = hardware.mapping.replication
-    can_copy = [layer for layer in network.layers if is_copyable(network, layer)]
+    on_crossbars = [layer for layer in network.layers if not is_digital(hardware.mapping, layer)]
+    can_copy = [layer for layer in on_crossbars if is_copyable(network, layer)]
     if wanted == "none":
         return {}
     if wanted != "balance":
@@ -32,14 +34,15 @@ def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str,
             "mapping.replication: balance spends spare tiles, and chip.tiles: auto has none; "
             "set chip.tiles to the number of tiles on the chip, or mapping.replication to a number"
         )
-    found = {layer.name: 1 for layer in network.layers}
-    while True:
-        slowest = max(network.layers, key=lambda layer: _conv_positions(layer) / found[layer.name])
+    found = {layer.name: 1 for layer in on_crossbars}
+    while found:
+        slowest = max(on_crossbars, key=lambda layer: _conv_positions(layer) / found[layer.name])
         tried = {**found, slowest.name: found[slowest.name] + 1}
         fits = slowest in can_copy and tried[slowest.name] <= _positions(slowest)
         if not fits or tiles_of(hardware, network, tried) > hardware.chip.tiles:
             return found
         found = tried
+    return found
 
 
 def is_copyable(network: Network, layer: Layer) -> bool:

@@ -39,9 +39,9 @@ def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
             "x".join(map(str, item.layer.in_shape)),
             "x".join(map(str, item.layer.conv_shape)),
             str(item.layer.n_weights),
-            f"{len(item.row_blocks)} x {len(item.col_blocks)}",
+            f"{'digital' if item.is_digital else len(item.row_blocks)} x {len(item.col_blocks)}",
             str(item.n_crossbars),
-            str(len(item.pes)),
+            str(item.n_pes),
             ", ".join(map(str, item.tiles)),
         )
         for item in mapping.layers
@@ -77,6 +77,8 @@ def _hierarchy(hardware: Hardware) -> Sheet:
         ("ADC", f"{pe.adcs_per_bank} x {pe.adc_banks} bank(s) of {adc.bits} bit, {adc.cols_per_adc} columns each, "
                 f"range {adc.range} per {adc.range_scope}"),
     ]  # fmt: skip
+    if hardware.mapping.first_layer == "digital":
+        rows.append(("MAC unit", f"{tile.mac.lanes} lanes, one unit per column block of a first layer"))
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
 
 

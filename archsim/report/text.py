@@ -24,6 +24,8 @@ _KIND_LABELS = {
     "htree": "H-trees",
     "input": "input port",
     "link": "NoC links",
+    "mac": "MAC units",
+    "mac_weights": "weights of MAC units",
     "mux": "column muxes",
     "neuron": "neuron units",
     "output": "output port",

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from archsim.workload.network import Network
+from archsim.workload.network import INPUT, Network
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,17 @@ class Workload:
     (and `input`) and timestep. It stands before `settings.assumed_rate`; see `rates_of`."""
     recording: Recording | None = None
     """Spikes to replay; then neither weights nor input are needed."""
+
+    @property
+    def has_static_input(self) -> bool:
+        """Whether the same frame enters at every timestep: images coded directly, or values that never change."""
+        if self.recording is not None:
+            values = self.recording.inputs
+        elif self.input is not None:
+            values = self.input.values[:, :1] if self.input.coding == "direct" else self.input.values
+        else:
+            return self.rates_of(INPUT) == (1.0,) * self.n_timesteps
+        return bool((values[:, : self.n_timesteps] == values[:, :1]).all())
 
     def rates_of(self, name: str) -> tuple[float, ...] | None:
         """Assumed probability that a neuron of a layer (or `input`) spikes, by timestep; None where none is assumed."""

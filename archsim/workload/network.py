@@ -158,6 +158,18 @@ class Layer:
         first, last = inputs[0] // per_input, (inputs[1] - 1) // per_input
         return first <= (outputs[1] - 1) // per_output and outputs[0] // per_output <= last
 
+    def n_inputs_of(self, outputs: tuple[int, int]) -> int:
+        """Input values in the window of a range of output channels (first, last + 1)."""
+        n_groups = sum(
+            self.connects((first, first + self.in_shape[0] // self.groups), outputs)
+            for first in range(0, self.in_shape[0], self.in_shape[0] // self.groups)
+        )
+        return n_groups * (self.in_shape[0] // self.groups) * self.kernel[0] * self.kernel[1]
+
+    def n_weights_of(self, outputs: tuple[int, int]) -> int:
+        """Weights of a range of output channels (first, last + 1)."""
+        return (outputs[1] - outputs[0]) * self.n_weights // self.out_channels
+
     @property
     def n_weights(self) -> int:
         """Weights of the layer, biases not counted."""
