@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_common_options(record)
     record.set_defaults(command=_record)
 
-    validate = commands.add_parser("validate", help="compare with a published model")
-    validate.add_argument("reference", choices=["spikesim"], help="what to compare with")
+    validate = commands.add_parser("validate", help="compare with a published model or a circuit simulator")
+    validate.add_argument("reference", choices=["spikesim", "spice"], help="what to compare with")
     validate.add_argument("--json", action="store_true", help="print JSON only")
     validate.set_defaults(command=_validate)
 
@@ -198,10 +198,11 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from archsim.validation import spikesim
+    from importlib import import_module
 
+    reference = import_module(f"archsim.validation.{options.reference}")
     with _Progress(enabled=not options.json) as progress:
-        checks = list(spikesim.checks(progress.update))
+        checks = list(reference.checks(progress.update))
     if options.json:
         print(json.dumps([_check_fields(check) for check in checks], indent=2))
     else:

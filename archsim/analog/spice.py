@@ -59,6 +59,7 @@ def _device(cell: str, siemens: float, curve: Curve | None) -> str:
     """The device between the row and the column line at a cell."""
     if curve is None:
         return f"RG{cell} r{cell} c{cell} {1.0 / siemens!r}"
-    across, v0 = f"v(r{cell},c{cell})", curve.v0_v
-    shape = f"sinh({across}/{v0!r})" if curve.kind == "sinh" else f"({across}/{v0!r}+({across}/{v0!r})^3)"
-    return f"BG{cell} r{cell} c{cell} I={siemens * v0!r}*{shape}"
+    scaled = f"(v(r{cell},c{cell})/{curve.v0_v!r})"
+    # A product and not a power: SPICE takes the power of a negative base as that of its absolute value.
+    shape = f"sinh({scaled})" if curve.kind == "sinh" else f"({scaled}+{scaled}*{scaled}*{scaled})"
+    return f"BG{cell} r{cell} c{cell} I={siemens * curve.v0_v!r}*{shape}"
