@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
+from archsim.hardware.devices import Device
 from archsim.units import ceil_div, cycles_of
 
 Auto = Literal["auto"]
@@ -21,6 +22,7 @@ Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Side = Annotated[int, Field(ge=1, le=1024)]
 Group = Annotated[int, Field(ge=1, le=4096)]
 Bits = Annotated[int, Field(ge=1, le=32)]
+Resistance = Annotated[float, Field(ge=0, le=1e9)]
 ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
 Switch = Annotated[bool, Field(strict=False)]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
@@ -140,6 +142,39 @@ class Crossbar(Part):
     """Chip cycles to write one row of cells, all columns at once; `auto` takes the time in the cost library."""
     zero_skip: Switch = True
     """Skip the read of a crossbar none of whose rows has a spike."""
+    v_read_v: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Voltage of a driven row in volt. With it and a device the energy of a read is that of the circuit, s^T Y s;
+    without it the cost library's."""
+    r_driver_ohm: Resistance = 0.0
+    """Resistance of a row's driver in ohm."""
+    r_wire_row_ohm: Resistance = 0.0
+    """Resistance of a row wire from cell to cell in ohm."""
+    r_wire_col_ohm: Resistance = 0.0
+    """Resistance of a column wire from cell to cell in ohm."""
+    r_sense_ohm: Resistance = 0.0
+    """Resistance of a column's sense input in ohm."""
+    drive: Literal["one_side", "both_sides"] = "one_side"
+    """Rows driven at their first column only, or at both ends."""
+    sense: Literal["one_side", "both_sides"] = "one_side"
+    """Columns sensed at their last row only, or at both ends."""
+    driver_sigma_rel: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Spread of the drivers' voltages, relative, fixed per row of a chip."""
+    device: Device = Device()
+    """What the cells are made of."""
+
+    @model_validator(mode="after")
+    def _circuit_has_a_device(self) -> Self:
+        physics = self.device.physics
+        circuit = ("r_driver_ohm", "r_wire_row_ohm", "r_wire_col_ohm", "r_sense_ohm", "v_read_v")
+        wanting = next((name for name in circuit if getattr(self, name)), None)
+        if physics.is_ideal and self.device.table is None and wanting is not None:
+            raise ValueError(
+                f"{wanting} needs conductances, and device.preset: ideal has none; "
+                f"choose a device.preset, give device.r_on_ohm and device.r_off_ohm, or leave {wanting} out"
+            )
+        if physics.nonlinearity != "off" and self.v_read_v is None:
+            raise ValueError(f"device.nonlinearity: {physics.nonlinearity} needs v_read_v, the voltage of a driven row")
+        return self
 
 
 class Adc(Part):
@@ -157,6 +192,15 @@ class Adc(Part):
     """Input range: `full` is every row active with the largest level; `calibrated` follows the calibration batch."""
     range_scope: Literal["layer", "tile", "column"] = "layer"
     """What shares a calibrated range: the columns of a `layer`, of one PE position (`tile`), or none (`column`)."""
+    inl_lsb: Annotated[float, Field(ge=0, le=64)] = 0.0
+    """Largest deviation of the transfer curve from its straight line, in codes: a bow over the range, with a sign of
+    its own in every converter."""
+    offset_sigma_lsb: Annotated[float, Field(ge=0, le=64)] = 0.0
+    """Spread of the converters' offsets, in codes."""
+    gain_sigma_rel: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Spread of the converters' gains, relative."""
+    noise_sigma_lsb: Annotated[float, Field(ge=0, le=64)] = 0.0
+    """Noise of every conversion, in codes."""
 
 
 class Mac(Part):
@@ -246,8 +290,11 @@ class MappingPolicy(Part):
     bias: Literal["digital", "row"] = "digital"
     """`digital`: biases are added before the neuron update; `row`: cells of one more row hold them, driven with input
     bit 0 of every token and quantised with the weights' scale, so larger ones are clipped and counted."""
-    calibration: Literal["none", "layer", "tile", "column"] = "layer"
-    """Digital gain fitted on the calibration batch: one per layer, per PE position (`tile`), per column, or none."""
+    unused_cells: Literal["g_min", "open"] = "g_min"
+    """Cells beside the weights of a crossbar that is not full: at level 0 (`g_min`), or without conductance (`open`)."""
+    calibration: Literal["none", "layer", "tile", "column", "batch_norm"] = "layer"
+    """Digital gain fitted on the calibration batch: one per layer, per PE position (`tile`), per column, or none;
+    `batch_norm` adds a scale and an offset of every output channel that restore its mean and spread."""
     input_coding: Literal["binary", "bit_serial"] = "bit_serial"
     """`binary`: rows see 0 or 1, larger values are clipped and counted; `bit_serial`: one read per input bit."""
     input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
