@@ -35,6 +35,13 @@ class LayerActivity:
     """Mean digital gain of the calibration; None where none was fitted."""
     v_mem_saturations: int = 0
     """Membrane potentials of the recorded samples that saturated when stored."""
+    nf: float | None = None
+    """Non-ideality factor of the crossbars, 1 - I / I_ideal; None where the device is ideal."""
+    read_power_w: np.ndarray | None = None
+    """Power drawn while a token's rows are driven, summed over the input bits, float64, shape (token, row_block);
+    holds for the mapping it was found with. None where the read energy is the cost library's."""
+    energy_shares: np.ndarray | None = None
+    """Part of a row block's power that each column block draws, shape (row_block, col_block)."""
 
     @property
     def input_bits(self) -> int:
@@ -44,13 +51,23 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
+class ChipAccuracy:
+    """Fraction of samples that one chip classifies right."""
+
+    raw: float
+    calibrated: float | None
+
+
+@dataclass(frozen=True)
 class Accuracy:
-    """Fraction of samples classified right; None where labels or weights are missing."""
+    """Fraction of samples classified right, mean over chips; None where labels or weights are missing."""
 
     ideal: float | None = None
     raw: float | None = None
     calibrated: float | None = None
     n_samples: int | None = None
+    chips: tuple[ChipAccuracy, ...] = ()
+    """One entry per simulated chip; the first is the one whose timing is simulated."""
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,15 @@ WORKLOAD_PREFIX = "workload."
 
 
 def infer(
-    mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
+    mapping: Mapping,
+    workload: Workload,
+    samples: int = 1,
+    seed: int = 0,
+    chips: int = 1,
+    progress: Progress | None = None,
 ) -> Activity:
     """Run the network through the analog core of the mapped chip and record its activity; replay a trace."""
-    report = (lambda done, total: progress("inference", done / total)) if progress else None
-    return run_inference(mapping, workload, samples, seed, report)
+    return run_inference(mapping, workload, samples, seed, chips, progress)
 
 
 def record(workload: Workload, hardware: Hardware | None = None, samples: int = 1, seed: int = 0) -> Recording:
@@ -72,6 +76,7 @@ def simulate(
     samples: int = 1,
     seed: int = 0,
     engine: str = "auto",
+    chips: int = 1,
     progress: Progress | None = None,
 ) -> Result:
     """Simulate a workload on a chip.
@@ -82,6 +87,7 @@ def simulate(
         samples: Samples whose timing is simulated, back to back; accuracy uses all that there are.
         seed: Seed of everything random.
         engine: `simpy`, or `auto`, which takes it too.
+        chips: Chips, each with devices of its own, whose accuracy is evaluated; timing is that of the first.
         progress: Called with a phase's name and the fraction of it that is done.
 
     Raises:
@@ -94,7 +100,7 @@ def simulate(
     mapping = map_network(hardware, workload)
     check_buffers(mapping)
     began = time.perf_counter()
-    activity = infer(mapping, workload, samples, seed, progress)
+    activity = infer(mapping, workload, samples, seed, chips, progress)
     inferred = time.perf_counter()
     result = simulate_activity(mapping, workload, activity, seed, engine, progress)
     result.wall_clock |= {

@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--samples", metavar="N", type=int, default=1, help="samples whose timing is simulated")
     run.add_argument("--engine", default="auto", help="auto or simpy")
     run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
+    run.add_argument("--chips", metavar="N", type=int, default=1, help="chips whose accuracy is evaluated")
     _add_workload_options(run)
     _add_common_options(run)
     run.set_defaults(command=_run)
@@ -138,7 +139,9 @@ def _run(options: argparse.Namespace) -> int:
     require_writable(target)
     began = time.perf_counter()
     with _Progress(enabled=not options.json) as progress:
-        result = api.simulate(hardware, workload, options.samples, options.seed, options.engine, progress.update)
+        result = api.simulate(
+            hardware, workload, options.samples, options.seed, options.engine, options.chips, progress.update
+        )
     result.wall_clock["command_s"] = round(time.perf_counter() - began, 3)
     written = result.write(target, {"report.html": lambda path: api.write_report(result, path)})
     if options.json:

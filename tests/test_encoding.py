@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.analog.crossbar import column_sums
 from archsim.analog.encoding import decode_columns, diff_offset, encode_weights, quantize_weights
 
 
@@ -27,7 +26,7 @@ def test_decoded_columns_are_the_integer_product(weight_bits, bits_per_cell, sig
     weights = integers((n_rows, n_cols), weight_bits, seed)
     inputs = torch.randint(0, 2, (5, n_rows), generator=torch.Generator().manual_seed(seed + 1))
     encoded = encode_weights(weights, weight_bits, bits_per_cell, signed)
-    sums = column_sums(inputs.to(torch.float32), encoded.cells)
+    sums = inputs.to(torch.float32) @ encoded.cells
     decoded = decode_columns(sums, encoded) - inputs.to(torch.float64) @ encoded.correction
     assert torch.equal(decoded.to(torch.int64), inputs @ weights)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from archsim.analog.circuit import Wires
 from archsim.analog.devices import ChipSeed, cell_conductances, wanted
+from archsim.analog.nonlinear import Curve, calibrated_conductance, nonlinear_currents
+from archsim.analog.read_noise import noise_variance
 from archsim.analog.wires import effective_conductance
 from archsim.hardware.models import Hardware
 
@@ -22,6 +25,11 @@ CHUNK_CELLS = 1 << 20
 """Cells solved at a time."""
 CACHE_BYTES = 1 << 29
 """Programmed layers kept for the next run that writes the same ones, in bytes."""
+
+TYPICAL_ACTIVITY = 0.2
+"""Share of driven rows that read noise and chord conductances are found for (assumption); both depend on it weakly."""
+N_TYPICAL_READS = 8
+"""Reads that chord conductances are averaged over."""
 
 Progress = Callable[[int, int], None]
 """Called with crossbars done and crossbars in all."""
@@ -41,6 +49,30 @@ class ArrayPlace:
 
 
 @dataclass(frozen=True)
+class ExactArray:
+    """A crossbar of nonlinear cells, with what is needed to solve a read."""
+
+    place: ArrayPlace
+    g: Tensor
+    """Conductances at small voltage in siemens, (row, col), unused cells included."""
+    drivers: Tensor
+    """What every row gets of the voltage it should have, (row,)."""
+    rows: slice
+    """Rows in use."""
+    cols: slice
+    """Columns in use."""
+    step_s: float
+    """Conductance of one level."""
+
+    def sums(self, driven: Tensor, v_read_v: float, wires: Wires, curve: Curve) -> Tensor:
+        """Column sums of reads in levels, shape (read, col), for driven rows of shape (read, row)."""
+        volts = torch.zeros(len(driven), len(self.drivers))
+        volts[:, self.rows] = driven * v_read_v
+        currents = nonlinear_currents(self.g, volts * self.drivers, wires, curve)
+        return currents[:, self.cols] / (v_read_v * self.step_s)
+
+
+@dataclass(frozen=True)
 class EffectiveCells:
     """What the crossbars of a layer add to their columns, per driven row, in units of one cell level."""
 
@@ -56,6 +88,8 @@ class EffectiveCells:
     """Share of each column block in a row block's input conductance, shape (row_block, col_block)."""
     nf: float | None = None
     """Non-ideality factor, mean over the crossbars' columns with all rows driven; see `_shortfalls`."""
+    exact: tuple[ExactArray, ...] = ()
+    """Nonlinear crossbars of which every read is solved as a circuit of its own; then `cells` is not used for reads."""
 
 
 def largest_level(hardware: Hardware) -> int:
@@ -87,7 +121,7 @@ def effective_cells(
     physics = hardware.tile.pe.crossbar.device.physics
     if physics.is_ideal:
         return EffectiveCells(levels)
-    key = _key(levels, places, hardware, chip if physics.draws_chips else ChipSeed(), name)
+    key = _key(levels, places, hardware, chip if _draws(hardware) else ChipSeed(), name)
     found = _cache.get(key)
     if found is None:
         found = _solve(levels, places, hardware, chip, name, progress)
@@ -124,29 +158,44 @@ def _solve(
     step_s = (physics.g_on_s - physics.g_off_s) / largest_level(hardware)
     flat = levels.flatten(0, -2)
     cells, conductance, shortfalls, done = torch.zeros_like(flat), _InputConductance(), list[Tensor](), 0
+    variance = torch.zeros_like(flat) if physics.read_noise_sigma_rel > 0 else None
+    exact: list[ExactArray] = []
     for batch in _batches(places, hardware, name):
         wanted_levels = torch.zeros(len(batch.places), *batch.shape)
         for index, place in enumerate(batch.places):
             wanted_levels[index][batch.used(index)] = flat[place.rows, place.cols]
         g = cell_conductances(wanted_levels, largest_level(hardware), physics, chip, batch.stream)
-        matrix, inputs = _circuit(g, hardware, chip, batch.stream)
+        solved = _circuits(g, hardware, chip, batch.stream)
         ideal = wanted(wanted_levels, largest_level(hardware), physics)
         for index, place in enumerate(batch.places):
             rows, cols = batch.used(index)
-            cells[place.rows, place.cols] = (matrix[index, rows, cols] / step_s).to(cells.dtype)
-            shortfalls.append(_shortfalls(matrix[index, rows, cols], ideal[index, rows, cols]))
-            if inputs is not None:
-                conductance.add(place, inputs[index, rows, rows])
+            cells[place.rows, place.cols] = (solved.matrix[index, rows, cols] / step_s).to(cells.dtype)
+            shortfalls.append(_shortfalls(solved.matrix[index, rows, cols], ideal[index, rows, cols]))
+            if variance is not None and solved.variance is not None:
+                variance[place.rows, place.cols] = (solved.variance[index, rows, cols] / step_s**2).to(cells.dtype)
+            if solved.inputs is not None:
+                conductance.add(place, solved.inputs[index, rows, rows])
+            if physics.nonlinearity == "exact":
+                factors = driver_factors(hardware, chip, batch.stream, g)[index]
+                exact.append(ExactArray(place, g[index], factors, rows, cols, step_s))
         done += len(batch.places)
         if progress is not None:
             progress(done, len(places))
     return EffectiveCells(
         cells=cells.view_as(levels),
         offset=physics.g_off_s / step_s,
+        noise_variance=None if variance is None else variance.view_as(levels),
         input_conductance_s=conductance.by_block(),
         energy_shares=conductance.shares(),
         nf=float(torch.cat(shortfalls).mean()),
+        exact=tuple(exact),
     )
+
+
+def _draws(hardware: Hardware) -> bool:
+    """Whether two chips differ."""
+    crossbar = hardware.tile.pe.crossbar
+    return crossbar.device.physics.draws_chips or crossbar.driver_sigma_rel > 0
 
 
 def _batches(places: Sequence[ArrayPlace], hardware: Hardware, name: str) -> Iterator[_Batch]:
@@ -163,28 +212,70 @@ def _batches(places: Sequence[ArrayPlace], hardware: Hardware, name: str) -> Ite
             yield _Batch(group[first : first + size], shape, f"{name}/{shape[0]}x{shape[1]}/{first}")
 
 
-def _circuit(g: Tensor, hardware: Hardware, chip: ChipSeed, stream: str) -> tuple[Tensor, Tensor | None]:
-    """Current of every column per volt wanted on a row, and of every row where energies are asked for."""
-    crossbar = hardware.tile.pe.crossbar
-    energetic = crossbar.v_read_v is not None
-    drivers = torch.ones(g.shape[:-1], dtype=g.dtype)
+@dataclass(frozen=True)
+class _Circuits:
+    """Solved crossbars of a batch, in siemens, per volt that a row is meant to have."""
+
+    matrix: Tensor
+    """Current of every column per row, (crossbar, row, col)."""
+    inputs: Tensor | None
+    """Current of every row per row, (crossbar, row, row); None where no energy is asked for."""
+    variance: Tensor | None
+    """Variance of every column's current per row, siemens squared; None without read noise."""
+
+
+def _circuits(g: Tensor, hardware: Hardware, chip: ChipSeed, stream: str) -> _Circuits:
+    """Solve the crossbars; nonlinear cells are replaced by their mean chord conductance here."""
+    crossbar, physics = hardware.tile.pe.crossbar, hardware.tile.pe.crossbar.device.physics
+    energetic, wires = crossbar.v_read_v is not None, wires_of(hardware)
+    g = g.double() if energetic else g
+    trim: Tensor | float = 1.0
+    if physics.nonlinearity != "off":
+        assert crossbar.v_read_v is not None, "checked when the file was read"
+        generator = chip.generator(stream, "typical reads")
+        spikes = torch.rand(len(g), N_TYPICAL_READS, g.shape[1], generator=generator) < TYPICAL_ACTIVITY
+        g, trim = calibrated_conductance(g, spikes.to(g.dtype) * crossbar.v_read_v, wires, curve_of(hardware))
+    inputs = None
+    if energetic:
+        matrix, inputs = effective_conductance(g, **asdict(wires), input_conductance=True)
+    else:
+        matrix = effective_conductance(g, **asdict(wires))
+    variance = None
+    if physics.read_noise_sigma_rel > 0:
+        variance = noise_variance(g, physics.read_noise_sigma_rel * g, wires, TYPICAL_ACTIVITY)
     if crossbar.driver_sigma_rel > 0:
-        generator = chip.generator(stream, "drivers")
-        drivers += crossbar.driver_sigma_rel * torch.randn(g.shape[:-1], generator=generator, dtype=g.dtype)
-    solved = effective_conductance(
-        g.double() if energetic else g,
+        factors = driver_factors(hardware, chip, stream, g)
+        matrix = matrix * factors.unsqueeze(-1)
+        inputs = None if inputs is None else inputs * factors.unsqueeze(-1) * factors.unsqueeze(-2)
+        variance = None if variance is None else variance * factors.square().unsqueeze(-1)
+    return _Circuits(matrix * trim, inputs, variance)
+
+
+def wires_of(hardware: Hardware) -> Wires:
+    """What lies around the cells of a chip's crossbars."""
+    crossbar = hardware.tile.pe.crossbar
+    return Wires(
         crossbar.r_driver_ohm,
         crossbar.r_wire_row_ohm,
         crossbar.r_wire_col_ohm,
         crossbar.r_sense_ohm,
-        input_conductance=energetic,
-        double_drive=crossbar.drive == "both_sides",
-        double_sense=crossbar.sense == "both_sides",
+        crossbar.drive == "both_sides",
+        crossbar.sense == "both_sides",
     )
-    if isinstance(solved, Tensor):
-        return solved * drivers.unsqueeze(-1), None
-    matrix, inputs = solved
-    return matrix * drivers.unsqueeze(-1), inputs * drivers.unsqueeze(-1) * drivers.unsqueeze(-2)
+
+
+def curve_of(hardware: Hardware) -> Curve:
+    """I-V curve of a chip's cells."""
+    v0 = hardware.tile.pe.crossbar.device.physics.nonlinearity_v0_v
+    assert v0 is not None, "checked when the file was read"
+    return Curve("sinh", v0)
+
+
+def driver_factors(hardware: Hardware, chip: ChipSeed, stream: str, g: Tensor) -> Tensor:
+    """What every row gets of the voltage it should have, shape (crossbar, row)."""
+    generator = chip.generator(stream, "drivers")
+    sigma = hardware.tile.pe.crossbar.driver_sigma_rel
+    return 1.0 + sigma * torch.randn(g.shape[:-1], generator=generator, dtype=g.dtype)
 
 
 class _InputConductance:
@@ -245,7 +336,7 @@ class _Cache:
 
 
 def _n_bytes(cells: EffectiveCells) -> int:
-    tensors = [cells.cells, *(y for block in cells.input_conductance_s for y in block)]
+    tensors = [cells.cells, *(y for block in cells.input_conductance_s for y in block), *(x.g for x in cells.exact)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -255,7 +346,7 @@ def _key(levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip:
     circuit = (
         crossbar.rows,
         crossbar.cols,
-        crossbar.v_read_v is None,
+        crossbar.v_read_v,
         crossbar.r_driver_ohm,
         crossbar.r_wire_row_ohm,
         crossbar.r_wire_col_ohm,

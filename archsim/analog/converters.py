@@ -7,7 +7,7 @@ calibration batch (`calibrated_range`). Sums and values are in units of one cell
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,12 +28,43 @@ class AdcRange:
     """Value of the largest code, same shape."""
 
 
+@dataclass(frozen=True)
+class AdcErrors:
+    """How converters depart from the ideal one; tensors of one entry per physical column, in codes but for `gain`."""
+
+    gain: Tensor
+    offset: Tensor
+    bow: Tensor
+    """Deviation of the transfer curve from its straight line in mid-range."""
+    noise_sigma: float
+    generator: torch.Generator
+
+    def of_block(self, row_block: int) -> AdcErrors:
+        """Errors of the converters of one row block, of tensors of shape (row_block, physical col)."""
+        return replace(self, gain=self.gain[row_block], offset=self.offset[row_block], bow=self.bow[row_block])
+
+    def disturb(self, codes: Tensor, largest: int) -> Tensor:
+        """Codes before rounding as these converters see them.
+
+        The bow is a parabola that vanishes at both ends of the range. Source: integral nonlinearity of
+        first order, the usual shape of a SAR or ramp converter with a gradient error (assumption).
+        """
+        place = (codes / largest).clamp(0, 1)
+        disturbed = codes * self.gain + self.offset + 4 * self.bow * place * (1 - place)
+        if self.noise_sigma > 0:
+            noise = torch.randn(codes.shape, generator=self.generator, dtype=codes.dtype)
+            disturbed = disturbed + self.noise_sigma * noise
+        return disturbed
+
+
 class SumHistogram:
     """Weighted counts of column sums in even bins, for groups of columns that share one range."""
 
-    def __init__(self, n_groups: int, largest: float) -> None:
-        """Empty counts for sums from 0 to `largest`, in cell levels; bins are whole levels, at most `MAX_BINS`."""
-        self.bin_width = max(1, math.ceil((largest + 1) / MAX_BINS))
+    def __init__(self, n_groups: int, largest: float, bin_width: float | None = None) -> None:
+        """Empty counts for sums from 0 to `largest`, in cell levels; by default bins are whole levels."""
+        self.step = 1.0 if bin_width is None else 0.0
+        """Smallest difference of two sums that means anything: one level, or none where sums are analog."""
+        self.bin_width = float(max(1, math.ceil((largest + 1) / MAX_BINS))) if bin_width is None else bin_width
         self.counts = torch.zeros(n_groups, math.ceil(largest / self.bin_width) + 1, dtype=torch.float64)
         """Sums nearest to `bin * bin_width`, shape (group, bin)."""
 
@@ -53,7 +84,9 @@ class SumHistogram:
         self.counts[first:last] += counts.view(last - first, n_bins)
 
 
-def quantize_columns(sums: Tensor, low: Tensor | float, high: Tensor | float, bits: int) -> tuple[Tensor, Tensor]:
+def quantize_columns(
+    sums: Tensor, low: Tensor | float, high: Tensor | float, bits: int, errors: AdcErrors | None = None
+) -> tuple[Tensor, Tensor]:
     """Convert column sums to the nearest code and back to the value that the code stands for.
 
     `code = clip(round((sum - low) / lsb), 0, 2**bits - 1)` with `lsb = (high - low) / (2**bits - 1)`;
@@ -65,6 +98,7 @@ def quantize_columns(sums: Tensor, low: Tensor | float, high: Tensor | float, bi
         low: Value of code 0 in cell levels, broadcastable to `sums`.
         high: Value of the largest code, broadcastable to `sums`.
         bits: Resolution, 1 or more.
+        errors: Departures from the ideal converter; None: there are none.
 
     Returns:
         Values in cell levels as float64, same shape, and a mask of the conversions that clipped
@@ -76,21 +110,23 @@ def quantize_columns(sums: Tensor, low: Tensor | float, high: Tensor | float, bi
     exact = sums.to(torch.float64)
     floor = torch.as_tensor(low, dtype=torch.float64)
     lsb = (torch.as_tensor(high, dtype=torch.float64) - floor) / largest
-    codes = ((exact - floor) / torch.where(lsb > 0, lsb, torch.ones_like(lsb))).round()
+    codes = (exact - floor) / torch.where(lsb > 0, lsb, torch.ones_like(lsb))
+    codes = (codes if errors is None else errors.disturb(codes, largest)).round()
     clipped = (codes < 0) | (codes > torch.where(lsb > 0, float(largest), 0.0))
     return floor + lsb * codes.clamp(0, largest), clipped
 
 
-def full_range(n_rows: int, largest_levels: Tensor, bits: int) -> AdcRange:
+def full_range(n_rows: int, largest_levels: Tensor, bits: int, step: float = 1.0) -> AdcRange:
     """Range of a column whose rows are all driven and hold the largest level.
 
     Args:
         n_rows: Rows that share the conversion.
         largest_levels: Largest level per physical column, shape (physical col).
         bits: Resolution of the converters; see `_whole_steps`.
+        step: Smallest difference of two sums, in levels.
     """
     high = n_rows * largest_levels.to(torch.float64)
-    return _whole_steps(torch.zeros_like(high), high, bits)
+    return _whole_steps(torch.zeros_like(high), high, bits, step)
 
 
 def calibrated_range(histogram: SumHistogram, bits: int, from_zero: bool = False) -> AdcRange:
@@ -118,7 +154,7 @@ def calibrated_range(histogram: SumHistogram, bits: int, from_zero: bool = False
     best_error = torch.full((len(counts), 1), torch.inf, dtype=torch.float64)
     for tail in TAILS:
         low, high = _quantile(share, levels, tail), _quantile(share, levels, 1.0 - tail)
-        candidate = _whole_steps(torch.zeros_like(low) if from_zero else low, high, bits)
+        candidate = _whole_steps(torch.zeros_like(low) if from_zero else low, high, bits, histogram.step)
         values, _ = quantize_columns(levels.expand_as(counts), candidate.low, candidate.high, bits)
         error = (counts * (values - levels).square()).sum(-1, keepdim=True)
         better = error < best_error
@@ -134,11 +170,12 @@ def _quantile(share: Tensor, levels: Tensor, fraction: float) -> Tensor:
     return levels[first].unsqueeze(-1)
 
 
-def _whole_steps(low: Tensor, high: Tensor, bits: int) -> AdcRange:
-    """Widen a range so that one code is at least one cell level: finer codes would resolve nothing.
+def _whole_steps(low: Tensor, high: Tensor, bits: int, step: float) -> AdcRange:
+    """Widen a range so that one code is at least one `step`: finer codes would resolve nothing.
 
     Room is added at both ends, not below zero, for sums that the calibration batch did not show.
     """
-    slack = (low + (2**bits - 1) - high).clamp(min=0)
+    least = (2**bits - 1) * step
+    slack = (low + least - high).clamp(min=0)
     wider_low = (low - (slack / 2).floor()).clamp(min=0)
-    return AdcRange(wider_low, torch.maximum(high, wider_low + (2**bits - 1)))
+    return AdcRange(wider_low, torch.maximum(high, wider_low + least))

@@ -52,7 +52,9 @@ def cell_conductances(
     Returns:
         Conductances in siemens, shape and dtype of `levels`.
     """
-    g = written(settable(wanted(levels, largest_level, physics), physics), physics, chip.generator(name, "write", write))
+    g = written(
+        settable(wanted(levels, largest_level, physics), physics), physics, chip.generator(name, "write", write)
+    )
     g = spread(g, physics.d2d_sigma_rel, chip.generator(name, "d2d"))
     g = spread(g, physics.c2c_sigma_rel, chip.generator(name, "c2c", write))
     g = aged(g, physics, physics.age_s, chip, name)

@@ -16,14 +16,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from archsim.analog.converters import AdcRange, SumHistogram, calibrated_range, full_range, quantize_columns
-from archsim.analog.crossbar import column_sums
+from archsim.analog.arrays import (
+    ArrayPlace,
+    EffectiveCells,
+    ExactArray,
+    Progress,
+    curve_of,
+    effective_cells,
+    wires_of,
+)
+from archsim.analog.converters import (
+    AdcErrors,
+    AdcRange,
+    SumHistogram,
+    calibrated_range,
+    full_range,
+    quantize_columns,
+)
+from archsim.analog.devices import ChipSeed
 from archsim.analog.encoding import EncodedWeights, decode_columns, encode_weights, quantize_weights
 from archsim.hardware.models import Hardware
 
 CHUNK_ELEMENTS = 1 << 22
 """Largest tensor of one chunk, in elements."""
 
+DEFAULT_CHIP = ChipSeed()
 CrossbarRows = tuple[tuple[int, int, int, int], ...]
 
 
@@ -69,10 +86,16 @@ class ProgrammedLayer:
     hardware: Hardware
     encoded: EncodedWeights
     """Cells have shape (kernel_h, kernel_w, in_channel + bias row, physical col)."""
+    effective: EffectiveCells
+    """What driven rows add to the columns, devices and wires included."""
     weights: Tensor
     """Real weights, and behind them biases, float64, shape (kernel_h, kernel_w, in_channel + bias row, out_channel)."""
     weight_scale: float
     """Real weight of one integer step."""
+    adc_errors: AdcErrors | None = None
+    """Departures of the converters, tensors of shape (row_block, physical col)."""
+    noise: torch.Generator | None = None
+    """Random numbers of read noise."""
     ranges: AdcRange | None = None
     """Converter ranges of shape (row_block, physical col); the crossbars of a PE share them."""
     gains: Tensor | None = None
@@ -80,19 +103,36 @@ class ProgrammedLayer:
     n_bias_rows: int = 0
     clipped_biases: int = 0
     """Biases larger than the largest integer weight."""
+    normalisation: Tensor | None = None
+    """Scale and offset of every output channel behind the gains, shape (2, out_channel); None: not fitted."""
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the same read gives another result each time."""
+        noisy_adc = self.adc_errors is not None and self.adc_errors.noise_sigma > 0
+        return noisy_adc or self.effective.noise_variance is not None
 
 
 def program_layer(
-    weights: Tensor, geometry: LayerGeometry, hardware: Hardware, bias: Tensor | None = None
+    weights: Tensor,
+    geometry: LayerGeometry,
+    hardware: Hardware,
+    name: str = "layer",
+    chip: ChipSeed = DEFAULT_CHIP,
+    bias: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> ProgrammedLayer:
-    """Quantise and encode a layer.
+    """Quantise, encode and write weights of shape (out_channel, in_channel, kernel_h, kernel_w), and solve the arrays.
 
     Args:
-        weights: Real weights, shape (out_channel, in_channel, kernel_h, kernel_w).
-        geometry: How the layer is cut.
+        weights: Real weights.
+        geometry: How the layer is cut into crossbars.
         hardware: The chip.
+        name: Name of the layer, which its random draws hang on.
+        chip: Which chip.
         bias: What the bias rows of `geometry` add, in the unit of a weight times an input of 1, shape (out_channel);
             None where it has no such rows. It takes the weights' scale, and what exceeds the largest weight is clipped.
+        progress: Called with crossbars done and in all.
     """
     crossbar, policy = hardware.tile.pe.crossbar, hardware.mapping
     integers, scale = quantize_weights(weights, policy.weight_bits)
@@ -107,12 +147,54 @@ def program_layer(
         exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
         n_bias_rows = exact.shape[2] - weights.shape[1]
     encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed)
+    places = _array_places(geometry, encoded)
+    effective = effective_cells(encoded.cells, places, hardware, chip, name, progress)
     layer = ProgrammedLayer(
-        geometry, hardware, encoded, exact, scale, n_bias_rows=n_bias_rows, clipped_biases=n_clipped
+        geometry,
+        hardware,
+        _with_offset(encoded, effective.offset),
+        effective,
+        exact,
+        scale,
+        n_bias_rows=n_bias_rows,
+        clipped_biases=n_clipped,
+        adc_errors=_adc_errors(hardware, len(geometry.row_blocks), encoded.cells.shape[-1], chip, name),
+        noise=chip.generator(name, "read noise"),
     )
     if hardware.tile.pe.adc.range == "full":
         return replace(layer, ranges=_full_ranges(layer))
     return layer
+
+
+def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> Tensor | None:
+    """Power that the rows of every row block draw while they are driven, summed over the input bits.
+
+    Per read `P = v_read**2 * s^T Y s`, Y being the input conductance of the driven crossbar with all its
+    columns: devices, wires, drivers and sense inputs together.
+
+    Args:
+        layer: A programmed layer.
+        inputs: Integers within `rows.limits`, shape (frame, channel, height, width).
+        rows: How the integers reach the rows.
+
+    Returns:
+        Watt, float64, shape (frame * y * x, row_block); None where the hardware names no read voltage.
+
+    Source: Tellegen's theorem; the sense inputs are virtual grounds.
+    """
+    v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
+    if v_read_v is None or not layer.effective.input_conductance_s:
+        return None
+    blocks = layer.geometry.row_blocks
+    power = torch.zeros(inputs.shape[0], prod(layer.geometry.output_hw), len(blocks), dtype=torch.float64)
+    for part, padded in _chunks(layer, inputs):
+        for index, bit in product(range(len(blocks)), range(rows.n_bits)):
+            plane = ((padded >> bit) & 1).to(torch.float64).permute(0, 2, 3, 1)
+            for crossbar, conductance in zip(blocks[index], layer.effective.input_conductance_s[index], strict=True):
+                driven = torch.cat([_rows_of(layer, plane, segment) for segment in crossbar], dim=-1)
+                drawn = ((driven @ conductance) * driven).sum(-1)
+                power[part, :, index] += v_read_v**2 * drawn.view(padded.shape[0], -1)
+    return power.flatten(0, 1)
 
 
 def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
@@ -134,9 +216,12 @@ def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> 
     clips = torch.zeros(inputs.shape[0], dtype=torch.int64)
     for part, padded in _chunks(layer, inputs):
         for index in range(len(layer.geometry.row_blocks)):
-            partial, clips_of_block = _partial_sums(layer, padded, index, rows)
-            sums[part] += partial if layer.gains is None else partial * layer.gains[index]
+            converted, clips_of_block = _converted_sums(layer, padded, index, rows)
+            converted = converted if layer.gains is None else converted * layer.gains[index]
+            sums[part] += converted - _correction(layer, padded, index)
             clips[part] += clips_of_block
+    if layer.normalisation is not None:
+        sums = sums * layer.normalisation[0] + layer.normalisation[1]
     return sums.permute(0, 3, 1, 2), clips
 
 
@@ -152,8 +237,7 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
         return layer
     scope = hardware.tile.pe.adc.range_scope
     groups = _share(layer, scope).repeat_interleave(layer.encoded.cols_per_weight, dim=1)
-    most_rows = max(_largest_group(layer, index) for index in range(len(layer.geometry.row_blocks)))
-    histogram = SumHistogram(int(groups.max()) + 1, most_rows * float(layer.encoded.largest_levels.max()))
+    histogram = _histogram(layer, int(groups.max()) + 1)
     for _, padded in _chunks(layer, inputs):
         for index, bit in product(range(len(layer.geometry.row_blocks)), range(rows.n_bits)):
             for sums, driven in _reads(layer, (padded >> bit) & 1, index):
@@ -168,20 +252,35 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
 def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
     """Fit the digital factors that bring hardware sums closest to those of the real weights.
 
-    Least squares: `gain = sum(hardware * ideal) / sum(hardware**2)`; 1 where nothing was seen. One
-    gain per layer fits the whole weighted sum; finer gains fit the products of each row block.
+    Gains multiply what the converters deliver, before the exact digital correction of `diff` columns is
+    subtracted, because only the former passed wires and converters. Least squares:
+    `gain = sum(hardware * wanted) / sum(hardware**2)`, wanted being ideal sum plus correction; 1 where
+    nothing was seen. One gain per layer fits the whole weighted sum; finer gains fit the products of each
+    row block. `batch_norm` follows one gain per layer with a scale and an offset of every channel.
 
     Source: ordinary least squares through the origin.
     """
     scope = layer.hardware.mapping.calibration
     if scope == "none":
         return layer
+    if scope == "batch_norm":
+        return _match_statistics(_with_gains(layer, inputs, rows, "layer"), inputs, rows)
+    return _with_gains(layer, inputs, rows, scope)
+
+
+def _with_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, scope: str) -> ProgrammedLayer:
+    """The layer with least-squares gains of one scope."""
     n_blocks = len(layer.geometry.row_blocks)
     groups = _share(layer, scope)
     match, power = (torch.zeros(int(groups.max()) + 1, dtype=torch.float64) for _ in range(2))
     for _, padded in _chunks(layer, inputs):
-        converted = torch.stack([_partial_sums(layer, padded, index, rows)[0] for index in range(n_blocks)])
-        exact = torch.stack([_block_product(layer, padded, index, layer.weights) for index in range(n_blocks)])
+        converted = torch.stack([_converted_sums(layer, padded, index, rows)[0] for index in range(n_blocks)])
+        exact = torch.stack(
+            [
+                _block_product(layer, padded, index, layer.weights) + _correction(layer, padded, index)
+                for index in range(n_blocks)
+            ]
+        )
         if scope == "layer":
             converted, exact = converted.sum(0, keepdim=True), exact.sum(0, keepdim=True)
         for index, (hardware, ideal) in enumerate(zip(converted, exact, strict=True)):
@@ -208,6 +307,98 @@ def _with_bias_rows(matrix: Tensor, bias: Tensor, geometry: LayerGeometry) -> Te
         kernel_y, kernel_x, channel, _ = bias_rows[min(row for row in bias_rows if (row, col) in geometry.pairs)]
         rows[kernel_y, kernel_x, channel - n_channels, first:last] = bias[first:last]
     return torch.cat([matrix, rows], dim=2)
+
+
+def _match_statistics(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+    """Scale and offset of every output channel that give its sums the mean and spread of the ideal ones.
+
+    Source: re-estimation of batch-norm statistics on the mapped network (Bhattacharjee et al., arXiv
+    2305.18416), for a batch norm that is folded into weights and bias.
+    """
+    found, _ = hardware_sums(layer, inputs, rows)
+    exact = torch.zeros_like(found)
+    for part, padded in _chunks(layer, inputs):
+        blocks = (
+            _block_product(layer, padded, index, layer.weights) for index in range(len(layer.geometry.row_blocks))
+        )
+        exact[part] = torch.stack(list(blocks)).sum(0).permute(0, 3, 1, 2)
+    spread, wanted = (sums.std((0, 2, 3), correction=0) for sums in (found, exact))
+    seen = (spread > 0) & (wanted > 0)
+    scale = torch.where(seen, wanted / torch.where(seen, spread, 1.0), 1.0)
+    offset = exact.mean((0, 2, 3)) - scale * found.mean((0, 2, 3))
+    return replace(layer, normalisation=torch.stack([scale, offset]))
+
+
+def _array_places(geometry: LayerGeometry, encoded: EncodedWeights) -> list[ArrayPlace]:
+    """Crossbars of a layer, in order of row block, crossbar, column block."""
+    _, kernel_w, n_channels, _ = encoded.cells.shape
+    width = encoded.cols_per_weight
+    places = []
+    for row_block, crossbars in enumerate(geometry.row_blocks):
+        for crossbar, segments in enumerate(crossbars):
+            rows = torch.cat(
+                [(y * kernel_w + x) * n_channels + torch.arange(first, last) for y, x, first, last in segments]
+            )
+            for col_block, (first, last) in enumerate(geometry.col_blocks):
+                if (row_block, col_block) in geometry.pairs:
+                    cols = slice(first * width, last * width)
+                    places.append(ArrayPlace(row_block, crossbar, col_block, rows, cols))
+    return places
+
+
+def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
+    """The digital correction with what a driven row adds through cells at level 0; differential columns cancel it."""
+    if offset == 0 or encoded.n_signs == 2:
+        return encoded
+    slices = sum(2.0 ** (encoded.bits_per_cell * index) for index in range(encoded.n_slices))
+    return replace(encoded, correction=encoded.correction + offset * slices)
+
+
+def _adc_errors(hardware: Hardware, n_row_blocks: int, n_cols: int, chip: ChipSeed, name: str) -> AdcErrors | None:
+    """Departures of the converters; columns that share one converter share its errors."""
+    adc = hardware.tile.pe.adc
+    if not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel or adc.noise_sigma_lsb):
+        return None
+    generator = chip.generator(name, "adc")
+    n_adcs = -(-n_cols // adc.cols_per_adc)
+    shared = torch.arange(n_cols) // adc.cols_per_adc
+    gain, offset, side = (torch.randn(n_row_blocks, n_adcs, generator=generator, dtype=torch.float64) for _ in range(3))
+    return AdcErrors(
+        gain=(1.0 + adc.gain_sigma_rel * gain)[:, shared],
+        offset=(adc.offset_sigma_lsb * offset)[:, shared],
+        bow=(adc.inl_lsb * torch.where(side < 0, -1.0, 1.0).to(torch.float64))[:, shared],
+        noise_sigma=adc.noise_sigma_lsb,
+        generator=chip.generator(name, "adc noise"),
+    )
+
+
+def _histogram(layer: ProgrammedLayer, n_groups: int) -> SumHistogram:
+    """Empty counts that take the largest sum that a conversion can see."""
+    if _is_ideal(layer):
+        most_rows = max(_largest_group(layer, index) for index in range(len(layer.geometry.row_blocks)))
+        return SumHistogram(n_groups, most_rows * float(layer.encoded.largest_levels.max()))
+    largest = max(float(_group_total(layer, group).max()) for group in _all_groups(layer))
+    n_bins = max(1 << 10, 8 << layer.hardware.tile.pe.adc.bits)
+    return SumHistogram(n_groups, largest, bin_width=max(largest, 1e-12) / n_bins)
+
+
+def _is_ideal(layer: ProgrammedLayer) -> bool:
+    """Whether sums are whole levels."""
+    return layer.hardware.tile.pe.crossbar.device.physics.is_ideal
+
+
+def _all_groups(layer: ProgrammedLayer) -> Iterator[tuple[CrossbarRows, ...]]:
+    for index in range(len(layer.geometry.row_blocks)):
+        yield from _groups(layer, index)
+
+
+def _group_total(layer: ProgrammedLayer, group: tuple[CrossbarRows, ...]) -> Tensor:
+    """What every column collects when all rows of a conversion group are driven, float64, (physical col)."""
+    cells = layer.effective.cells
+    return sum(
+        (cells[y, x, first:last].to(torch.float64).sum(0) for y, x, first, last in _segments(group)),
+        torch.zeros(cells.shape[-1], dtype=torch.float64),
+    )
 
 
 def _share(layer: ProgrammedLayer, scope: str) -> Tensor:
@@ -247,30 +438,41 @@ def _connected(layer: ProgrammedLayer, row_block: int) -> Tensor:
 
 def _full_ranges(layer: ProgrammedLayer) -> AdcRange:
     bits = layer.hardware.tile.pe.adc.bits
+    step, offset = (1.0, 0.0) if _is_ideal(layer) else (0.0, layer.effective.offset)
     blocks = [
-        full_range(_largest_group(layer, index), layer.encoded.largest_levels, bits)
+        full_range(_largest_group(layer, index), layer.encoded.largest_levels + offset, bits, step)
         for index in range(len(layer.geometry.row_blocks))
     ]
     return AdcRange(torch.stack([block.low for block in blocks]), torch.stack([block.high for block in blocks]))
 
 
-def _partial_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows: InputFormat) -> tuple[Tensor, Tensor]:
-    """Decoded sums of one row block without gain, shape (frame, y, x, out_channel), and clips per frame.
+def _correction(layer: ProgrammedLayer, padded: Tensor, row_block: int) -> Tensor:
+    """What the digital part subtracts from a row block's sums, in real weight units; zero without a PE."""
+    products = _block_product(layer, padded, row_block, layer.encoded.correction)
+    return products * _connected(layer, row_block) * layer.weight_scale
+
+
+def _converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows: InputFormat) -> tuple[Tensor, Tensor]:
+    """Decoded sums of one row block without gain and correction, and clips per frame.
+
+    The sums have shape (frame, y, x, out_channel), in real weight units.
 
     A group of rows of which none is driven adds exactly zero: its read is skipped, or it collects
-    nothing and its range starts at zero.
+    nothing and its range starts at zero. Only converters with errors of their own see something in it.
     """
     if layer.ranges is None:
         raise ValueError("the layer's converters have no range yet; call calibrate_ranges first")
     adc, low, high = layer.hardware.tile.pe.adc, layer.ranges.low[row_block], layer.ranges.high[row_block]
-    sums = -_block_product(layer, padded, row_block, layer.encoded.correction)
+    errors = None if layer.adc_errors is None else layer.adc_errors.of_block(row_block)
+    always_read = errors is not None and not layer.hardware.tile.pe.crossbar.zero_skip
+    sums = torch.zeros(padded.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
     connected = _connected(layer, row_block)
     columns = connected.repeat_interleave(layer.encoded.cols_per_weight)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
         for read, driven in _reads(layer, (padded >> bit) & 1, row_block):
-            values, clipped = quantize_columns(read, low, high, adc.bits)
-            mask = driven.unsqueeze(-1)
+            values, clipped = quantize_columns(read, low, high, adc.bits, errors)
+            mask = torch.ones_like(driven).unsqueeze(-1) if always_read else driven.unsqueeze(-1)
             sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
             clips += (clipped & mask & columns).flatten(1).sum(1)
     return sums * connected * layer.weight_scale, clips
@@ -282,19 +484,39 @@ def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tu
     positions = (plane.shape[0], *layer.geometry.output_hw)
     for group in _groups(layer, row_block):
         sums = torch.zeros(prod(positions), layer.encoded.cells.shape[-1])
+        variance = None if layer.effective.noise_variance is None else torch.zeros_like(sums)
         driven = torch.zeros(prod(positions), dtype=torch.bool)
         for kernel_y, kernel_x, first, last in _segments(group):
-            rows = _window(layer, driven_rows, kernel_y, kernel_x)[..., first:last].reshape(-1, last - first)
+            rows = _rows_of(layer, driven_rows, (kernel_y, kernel_x, first, last))
             driven |= rows.any(-1)
-            for cols in _crossbar_cols(layer):
-                sums[:, cols] += column_sums(rows, layer.encoded.cells[kernel_y, kernel_x, first:last, cols])
+            if not layer.effective.exact:
+                sums += rows @ layer.effective.cells[kernel_y, kernel_x, first:last]
+            if variance is not None and layer.effective.noise_variance is not None:
+                variance += rows @ layer.effective.noise_variance[kernel_y, kernel_x, first:last]
+        for array in layer.effective.exact:
+            if (
+                array.place.row_block == row_block
+                and layer.geometry.row_blocks[row_block][array.place.crossbar] in group
+            ):
+                sums[:, array.place.cols] += _exact_sums(layer, driven_rows, array)
+        if variance is not None:
+            sums += variance.sqrt() * torch.randn(sums.shape, generator=layer.noise)
         yield sums.unflatten(0, positions), driven.unflatten(0, positions)
 
 
-def _crossbar_cols(layer: ProgrammedLayer) -> list[slice]:
-    """Physical columns of every column block."""
-    width = layer.encoded.cols_per_weight
-    return [slice(first * width, last * width) for first, last in layer.geometry.col_blocks]
+def _exact_sums(layer: ProgrammedLayer, planes: Tensor, array: ExactArray) -> Tensor:
+    """Column sums of one nonlinear crossbar, every read solved."""
+    v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
+    assert v_read_v is not None, "checked when the file was read"
+    crossbar = layer.geometry.row_blocks[array.place.row_block][array.place.crossbar]
+    rows = torch.cat([_rows_of(layer, planes, segment) for segment in crossbar], dim=-1)
+    return array.sums(rows, v_read_v, wires_of(layer.hardware), curve_of(layer.hardware))
+
+
+def _rows_of(layer: ProgrammedLayer, planes: Tensor, segment: tuple[int, int, int, int]) -> Tensor:
+    """What one row segment sees at every output position, shape (frame * y * x, row); `planes` are channels last."""
+    kernel_y, kernel_x, first, last = segment
+    return _window(layer, planes, kernel_y, kernel_x)[..., first:last].reshape(-1, last - first)
 
 
 def _block_product(layer: ProgrammedLayer, padded: Tensor, row_block: int, matrix: Tensor) -> Tensor:

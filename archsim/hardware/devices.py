@@ -137,7 +137,8 @@ PRESETS: dict[str, DevicePhysics] = {
         programming_error="polynomial",
         programming_sigma_us=(1.053, 0.2374, -1.167e-2, 1.536e-4),
         read_noise_sigma_rel=0.01,
-        source="NeuRRAM (Wan et al., Nature 2022), error polynomial as in CrossSim; G <= 40 uS; 1 uS off is an assumption",
+        source="NeuRRAM (Wan et al., Nature 2022), error polynomial as in CrossSim; "
+        "G <= 40 uS; 1 uS off is an assumption",
     ),
     "rram-milo-2021": DevicePhysics(
         r_on_ohm=1e6 / 225,
@@ -269,9 +270,7 @@ class Device(BaseModel):
         if found.r_on_ohm is None and given and self.table is None:
             raise ValueError(f"{given[0]} needs a device: give r_on_ohm and r_off_ohm, or a preset other than ideal")
         if found.r_on_ohm is not None and found.r_off_ohm is not None and found.r_on_ohm >= found.r_off_ohm:
-            raise ValueError(
-                f"r_on_ohm ({found.r_on_ohm:g}) must be below r_off_ohm ({found.r_off_ohm:g}); swap them"
-            )
+            raise ValueError(f"r_on_ohm ({found.r_on_ohm:g}) must be below r_off_ohm ({found.r_off_ohm:g}); swap them")
         faulty = found.stuck_on_fraction + found.stuck_off_fraction + found.open_fraction
         if faulty > 1:
             raise ValueError(
@@ -303,9 +302,8 @@ class Device(BaseModel):
                 raise ValueError("levels_us needs two conductances or more, all above 0 uS")
             for index, (low, high) in enumerate(pairwise(self.levels_us), start=1):
                 if high <= low:
-                    raise ValueError(
-                        f"levels_us must ascend; entry {index} ({high:g} uS) is not above entry {index - 1} ({low:g} uS)"
-                    )
+                    found = f"entry {index} ({high:g} uS) is not above entry {index - 1} ({low:g} uS)"
+                    raise ValueError(f"levels_us must ascend; {found}")
         if self.levels_sigma_us is not None and len(self.levels_sigma_us) != len(self.levels_us or ()):
             raise ValueError(
                 f"levels_sigma_us has {len(self.levels_sigma_us)} entries, levels_us {len(self.levels_us or ())}; "

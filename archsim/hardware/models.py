@@ -291,7 +291,7 @@ class MappingPolicy(Part):
     """`digital`: biases are added before the neuron update; `row`: cells of one more row hold them, driven with input
     bit 0 of every token and quantised with the weights' scale, so larger ones are clipped and counted."""
     unused_cells: Literal["g_min", "open"] = "g_min"
-    """Cells beside the weights of a crossbar that is not full: at level 0 (`g_min`), or without conductance (`open`)."""
+    """Cells beside the weights of a crossbar that is not full: at level 0 (`g_min`) or without conductance (`open`)."""
     calibration: Literal["none", "layer", "tile", "column", "batch_norm"] = "layer"
     """Digital gain fitted on the calibration batch: one per layer, per PE position (`tile`), per column, or none;
     `batch_norm` adds a scale and an offset of every output channel that restore its mean and spread."""

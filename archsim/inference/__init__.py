@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archsim.activity import Activity
+from archsim.errors import WorkloadError
 from archsim.inference.assumed import assumed_activity
 from archsim.inference.replay import replayed_activity
 from archsim.mapping import Mapping
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["assumed_activity", "infer", "record_ideal", "recording_of", "replayed_activity", "run_ideal"]
 
-Progress = Callable[[int, int], None]
-"""Called with samples done and samples in all."""
+Progress = Callable[[str, float], None]
+"""Called with the name of a phase and the fraction of it that is done."""
 
 
 def infer(
-    mapping: Mapping, workload: Workload, samples: int = 1, seed: int = 0, progress: Progress | None = None
+    mapping: Mapping,
+    workload: Workload,
+    samples: int = 1,
+    seed: int = 0,
+    chips: int = 1,
+    progress: Progress | None = None,
 ) -> Activity:
     """Find what the network does on this chip, and how right it is.
 
@@ -36,19 +42,23 @@ def infer(
         mapping: The network on the chip.
         workload: The same network with its input, or a trace.
         samples: First samples to record for timing; accuracy uses all that there are.
-        seed: Seed of assumed spikes.
+        seed: Seed of assumed spikes and of everything random about the chip.
+        chips: Chips whose accuracy is evaluated; timing is that of the first.
         progress: Called after every batch.
 
     Raises:
         WorkloadError: There is no input, or fewer samples or timesteps than asked for.
     """
+    if chips != 1 and (workload.recording is not None or not workload.network.has_weights):
+        kind = "a recorded trace" if workload.recording is not None else "a network without weights"
+        raise WorkloadError(f"workload '{workload.name}' is {kind}, whose accuracy no chip changes; set chips to 1.")
     if workload.recording is not None:
         return replayed_activity(workload, mapping.hardware.mapping, samples)
     if not workload.network.has_weights:
         return assumed_activity(workload, samples, seed)
     from archsim.inference.network import infer_network  # imports torch
 
-    return infer_network(mapping, workload, samples, progress)
+    return infer_network(mapping, workload, samples, seed, chips, progress)
 
 
 def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scale: float = 1.0) -> IdealRun:

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from archsim.analog.arrays import Progress
+from archsim.analog.devices import ChipSeed
 from archsim.analog.digital import DigitalLayer, digital_sums, program_digital
 from archsim.analog.neurons import potential_full_scale
 from archsim.analog.product import (
+    DEFAULT_CHIP,
     InputFormat,
     LayerGeometry,
     ProgrammedLayer,
@@ -22,6 +25,7 @@ from archsim.analog.product import (
     fit_gains,
     hardware_sums,
     program_layer,
+    read_power_w,
 )
 from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
@@ -46,25 +50,28 @@ class ChipLayer:
     """Full scale of V_mem; None before calibration, when potentials are exact."""
 
     @property
-    def gains(self) -> Tensor | None:
-        """Digital gains behind the converters; None where none were fitted or there are no converters."""
-        return None if isinstance(self.programmed, DigitalLayer) else self.programmed.gains
+    def crossbars(self) -> ProgrammedLayer | None:
+        """The layer's crossbars and converters; None where MAC units do its work."""
+        return None if isinstance(self.programmed, DigitalLayer) else self.programmed
 
     @property
     def n_bias_rows(self) -> int:
         """Bias rows; 0 where biases are added digitally."""
-        return 0 if isinstance(self.programmed, DigitalLayer) else self.programmed.n_bias_rows
-
-    @property
-    def clipped_biases(self) -> int:
-        """Biases that cells do not hold in full."""
-        return 0 if isinstance(self.programmed, DigitalLayer) else self.programmed.clipped_biases
+        return 0 if self.crossbars is None else self.crossbars.n_bias_rows
 
 
-def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: InputFormat) -> ChipLayer:
+def program(
+    mapping: Mapping,
+    mapped: LayerMapping,
+    input_scale: float,
+    rows: InputFormat,
+    chip: ChipSeed = DEFAULT_CHIP,
+    progress: Progress | None = None,
+) -> ChipLayer:
     """Write a layer's weights into its crossbars, and where they have bias rows its biases; or into MAC units.
 
-    A driven bias row counts like an input integer of 1, so its cells hold bias / input_scale.
+    A driven bias row counts like an input integer of 1, so its cells hold bias / input_scale. `progress`
+    is called with crossbars done and in all.
     """
     layer, hardware = mapped.layer, mapping.hardware
     scale = input_scale if layer.source == INPUT else 1.0
@@ -74,7 +81,7 @@ def program(mapping: Mapping, mapped: LayerMapping, input_scale: float, rows: In
         programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
     else:
         bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
-        programmed = program_layer(_weight_tensor(layer), _geometry(mapped), hardware, bias)
+        programmed = program_layer(_weight_tensor(layer), _geometry(mapped), hardware, bias, layer.name, chip, progress)
     return ChipLayer(
         layer=layer,
         programmed=programmed,
@@ -101,10 +108,10 @@ def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
 
 
 def without_gains(layer: ChipLayer) -> ChipLayer:
-    """The layer as it is before its digital gains."""
+    """The layer as it is without digital repair."""
     if isinstance(layer.programmed, DigitalLayer):
         return layer
-    return replace(layer, programmed=replace(layer.programmed, gains=None))
+    return replace(layer, programmed=replace(layer.programmed, gains=None, normalisation=None))
 
 
 def with_full_scale(layer: ChipLayer, largest_state: float) -> ChipLayer:
@@ -122,8 +129,14 @@ def run_chip(chip: list[ChipLayer], values: np.ndarray, n_timesteps: int) -> lis
 
 
 def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State | None) -> LayerRun:
-    """Run one layer; a single input step (direct coding) is read again at every timestep, with the same result."""
+    """Run one layer; a single input step (direct coding) is read again at every timestep.
+
+    The result of a read repeats, unless there is noise. With `mapping.first_layer: once` it is one read anyway.
+    """
     inputs, rows, clipped = _driven(layer, arrived.values)
+    is_noisy = layer.crossbars is not None and layer.crossbars.is_noisy
+    if is_noisy and inputs.shape[1] == 1 and layer.policy.first_layer != "once":
+        inputs, clipped = inputs.expand(-1, n_timesteps, -1, -1, -1), clipped * n_timesteps
     n_samples, n_steps = inputs.shape[:2]
     repeats = n_timesteps // n_steps
     frame_sums, clips = _sums(layer, inputs.flatten(0, 1), rows)
@@ -145,6 +158,19 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
         squared_error=float((products - ideal).square().sum()),
         squared_ideal=float(ideal.square().sum()),
     )
+
+
+def drawn_power_w(layer: ChipLayer, inputs: Tensor) -> Tensor | None:
+    """Power of every read of recorded inputs, shape (token, row_block); see `read_power_w`.
+
+    Args:
+        layer: The layer.
+        inputs: Integers as rows carry them, shape (sample, step, channel, height, width).
+    """
+    if layer.crossbars is None:
+        return None
+    _, rows, _ = _driven(layer, inputs)
+    return read_power_w(layer.crossbars, inputs.flatten(0, 1), rows)
 
 
 def _sums(layer: ChipLayer, frames: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsim.activity import Accuracy, Activity, LayerActivity
-from archsim.analog.product import InputFormat
+from archsim.activity import Accuracy, Activity, ChipAccuracy, LayerActivity
+from archsim.analog.devices import ChipSeed
+from archsim.analog.product import InputFormat, ProgrammedLayer
 from archsim.errors import WorkloadError
 from archsim.inference.chip import (
     ChipLayer,
+    drawn_power_w,
     fit,
     ideal_products,
     program,
@@ -48,11 +50,13 @@ MAX_BATCH = 128
 """Samples evaluated at a time, at most."""
 BATCH_ELEMENTS = 1 << 24
 """Values of the largest layer over all timesteps in one batch, at most."""
+MAX_CHIPS = 10_000
+"""Chips of one Monte Carlo run, at most."""
 MAX_CALIBRATION = 256
 """Calibration samples used, at most."""
 
-Progress = Callable[[int, int], None]
-"""Called with samples done and samples in all."""
+Progress = Callable[[str, float], None]
+"""Called with the name of a phase and the fraction of it that is done."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,31 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
     return IdealRun(spikes, outputs_of(network.layers[last], runs[last]).numpy())
 
 
-def infer_network(mapping: Mapping, workload: Workload, samples: int = 1, progress: Progress | None = None) -> Activity:
+def infer_network(
+    mapping: Mapping,
+    workload: Workload,
+    samples: int = 1,
+    seed: int = 0,
+    chips: int = 1,
+    progress: Progress | None = None,
+) -> Activity:
     """Find what a network with weights does on this chip, and how right it is.
 
     Accuracy is evaluated over the whole labelled input three times: `ideal` (float64, no hardware),
     `raw` (mapped, quantised, converted) and `calibrated` (with the digital gains of
-    `mapping.calibration`). The recorded activity is that of the calibrated chip, of the raw one
-    where calibration is none.
+    `mapping.calibration`). The recorded activity is that of the first chip, calibrated, or raw where
+    calibration is none. Further chips have devices of their own; each is calibrated by itself.
 
     Args:
         mapping: The network on the chip.
         workload: The same network with its input.
         samples: First samples of the input to record.
+        seed: Seed of everything random.
+        chips: Chips whose accuracy is evaluated.
         progress: Called after every batch.
 
     Returns:
-        Activity of the recorded samples and accuracy over all samples.
+        Activity of the recorded samples and accuracy over all samples, mean over chips.
 
     Raises:
         WorkloadError: There is no input, or fewer samples or timesteps than asked for.
@@ -113,9 +126,23 @@ def infer_network(mapping: Mapping, workload: Workload, samples: int = 1, progre
     torch.set_num_threads(1)
     data = checked_input(workload, samples)
     calibration, notes = _calibration_set(workload, data)
+    if not 1 <= chips <= MAX_CHIPS:
+        raise WorkloadError(f"chips is {chips}; it must be 1 to {MAX_CHIPS}.")
+    if chips > 1 and data.labels is None:
+        raise WorkloadError(
+            f"workload '{workload.name}' has no labels, so {chips} chips cannot be compared; give labels or chips: 1."
+        )
+    rows = _input_format(mapping, data, calibration)
     with torch.inference_mode():
-        chip = _calibrate(mapping, workload, calibration, _input_format(mapping, data, calibration))
-        return _evaluate(chip, workload, data, samples, notes, progress)
+        chip = _calibrate(mapping, workload, calibration, rows, ChipSeed(seed), progress)
+        activity = _evaluate(chip, workload, data, samples, notes, progress)
+        found = list(activity.accuracy.chips)
+        for number in range(1, chips):
+            chip = _calibrate(mapping, workload, calibration, rows, ChipSeed(seed, number), None)
+            found.append(_chip_accuracy(chip, workload, data))
+            if progress is not None:
+                progress("chips", (number + 1) / chips)
+    return replace(activity, accuracy=_over_chips(activity.accuracy, found))
 
 
 def checked_input(workload: Workload, samples: int) -> InputData:
@@ -157,10 +184,48 @@ def _input_format(mapping: Mapping, *parts: InputData) -> InputFormat:
     return row_format(policy, low, high)
 
 
-def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: InputFormat) -> list[ChipLayer]:
+def _over_chips(first: Accuracy, chips: list[ChipAccuracy]) -> Accuracy:
+    """Mean accuracy of all chips; the ideal network is the same for all."""
+    if len(chips) < 2:
+        return first
+    fitted = [chip.calibrated for chip in chips if chip.calibrated is not None]
+    raw = sum(chip.raw for chip in chips) / len(chips)
+    return replace(first, raw=raw, calibrated=sum(fitted) / len(fitted) if fitted else None, chips=tuple(chips))
+
+
+def _chip_accuracy(chip: list[ChipLayer], workload: Workload, data: InputData) -> ChipAccuracy:
+    """How many samples a further chip has right."""
+    assert data.labels is not None, "only labelled inputs come with several chips"
+    n_right = {"raw": 0, "calibrated": 0}
+    raw_chip, calibrates = [without_gains(layer) for layer in chip], _has_gains(chip)
+    for first, end in _batches(workload, data.n_samples):
+        values = _steps(replace(data, values=data.values[first:end]), workload.n_timesteps)
+        for name, layers in (("raw", raw_chip), ("calibrated", chip)):
+            if name == "raw" or calibrates:
+                outputs = _chip_outputs(layers, run_chip(layers, values, workload.n_timesteps))
+                n_right[name] += int((outputs.argmax(1) == data.labels[first:end]).sum())
+    raw, calibrated = n_right["raw"] / data.n_samples, n_right["calibrated"] / data.n_samples
+    return ChipAccuracy(raw, calibrated if calibrates else None)
+
+
+def _has_gains(chip: list[ChipLayer]) -> bool:
+    return any(layer.crossbars is not None and layer.crossbars.gains is not None for layer in chip)
+
+
+def _calibrate(
+    mapping: Mapping,
+    workload: Workload,
+    data: InputData,
+    rows: InputFormat,
+    seed: ChipSeed,
+    progress: Progress | None,
+) -> list[ChipLayer]:
     """Program the chip and fit it layer by layer, each on what the layers before (with exact V_mem) feed it."""
     network, n_timesteps = mapping.network, workload.n_timesteps
-    chip = [program(mapping, mapped, data.scale, rows) for mapped in mapping.layers]
+    chip = []
+    for number, mapped in enumerate(mapping.layers):
+        written = _programming(progress, number, len(mapping.layers))
+        chip.append(program(mapping, mapped, data.scale, rows, seed, written))
     values = _steps(data, n_timesteps)
     if any(layer.delayed for layer in network.layers):
         ideal = run_ideal(network, values, n_timesteps, data.scale).spikes
@@ -177,6 +242,13 @@ def _calibrate(mapping: Mapping, workload: Workload, data: InputData, rows: Inpu
 
     run_network(network.layers, values, n_timesteps, run)
     return chip
+
+
+def _programming(progress: Progress | None, layer: int, n_layers: int) -> Callable[[int, int], None] | None:
+    """Progress of writing one layer of several."""
+    if progress is None:
+        return None
+    return lambda done, total: progress("programming", (layer + done / total) / n_layers)
 
 
 def _ideal_input(network: Network, layer: Layer, values: np.ndarray, spikes: dict[str, np.ndarray]) -> Tensor:
@@ -198,8 +270,7 @@ def _evaluate(
     progress: Progress | None,
 ) -> Activity:
     """Run ideal, raw and calibrated over the whole input, batch by batch."""
-    calibrates = any(layer.gains is not None for layer in chip)
-    raw_chip = [without_gains(layer) for layer in chip]
+    calibrates, raw_chip = _has_gains(chip), [without_gains(layer) for layer in chip]
     recorder = _Recorder(chip, samples)
     n_right = {"ideal": 0, "raw": 0, "calibrated": 0}
     last = data.n_samples if data.labels is not None else samples
@@ -213,11 +284,13 @@ def _evaluate(
             for name, outputs in (("ideal", ideal), ("raw", raw), ("calibrated", hardware)):
                 n_right[name] += int((outputs.argmax(1) == labels).sum())
         if progress is not None:
-            progress(end, last)
+            progress("inference", end / last)
     accuracy = Accuracy()
     if data.labels is not None:
         fractions = {name: count / last for name, count in n_right.items()}
-        accuracy = Accuracy(fractions["ideal"], fractions["raw"], fractions["calibrated"] if calibrates else None, last)
+        calibrated = fractions["calibrated"] if calibrates else None
+        only = ChipAccuracy(fractions["raw"], calibrated)
+        accuracy = Accuracy(fractions["ideal"], fractions["raw"], calibrated, last, (only,))
     return Activity(
         layers=recorder.layers(),
         n_samples=samples,
@@ -274,16 +347,29 @@ class _Recorder:
     def _layer(self, layer: ChipLayer) -> LayerActivity:
         runs = self._kept[layer.layer.name]
         error, ideal = self._errors[layer.layer.name]
-        return LayerActivity(
-            inputs=smallest_dtype(torch.cat([run.inputs for run in runs]).numpy()),
+        inputs = torch.cat([run.inputs for run in runs])
+        seen = LayerActivity(
+            inputs=smallest_dtype(inputs.numpy()),
             spikes=smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
             clipped_inputs=sum(run.n_clipped_inputs for run in runs),
-            clipped_biases=layer.clipped_biases,
             adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
-            gain=float(layer.gains.mean()) if layer.gains is not None else None,
             v_mem_saturations=sum(run.n_saturations for run in runs),
         )
+        return seen if layer.crossbars is None else _with_circuit(seen, layer.crossbars, drawn_power_w(layer, inputs))
+
+
+def _with_circuit(seen: LayerActivity, crossbars: ProgrammedLayer, power_w: Tensor | None) -> LayerActivity:
+    """What only layers on crossbars have: clipped biases, gain, non-ideality, power of reads."""
+    shares = crossbars.effective.energy_shares
+    return replace(
+        seen,
+        clipped_biases=crossbars.clipped_biases,
+        gain=float(crossbars.gains.mean()) if crossbars.gains is not None else None,
+        nf=crossbars.effective.nf,
+        read_power_w=None if power_w is None else power_w.numpy(),
+        energy_shares=None if shares is None else shares.numpy(),
+    )
 
 
 def _chip_outputs(chip: list[ChipLayer], runs: list[LayerRun]) -> np.ndarray:
