@@ -98,6 +98,8 @@ class ReadActivity:
     """(crossbar, input bit) pairs with at least one driven row."""
     active_slices: np.ndarray
     """Input bits with at least one driven row in the block."""
+    power_w: np.ndarray | None = None
+    """Power that the block's rows draw while driven, summed over the input bits; None: by cost library."""
 
 
 def read_activity(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 1
-TABLES = ("components", "layers", "movement")
+TABLES = ("components", "layers", "movement", "chips")
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Result:
     log: EventLog
     config: str
     """Resolved hardware and workload, YAML."""
+    chips: pd.DataFrame
+    """Accuracy of every simulated chip."""
     notes: tuple[str, ...] = ()
     """Assumptions of this run that a reader must know."""
     wall_clock: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +113,17 @@ class Result:
                 "Run the simulation again."
             )
         notes = tuple(run.pop("notes", ()))
-        return cls(summary, tables["components"], tables["layers"], tables["movement"], log, config, notes, run)
+        return cls(
+            summary,
+            tables["components"],
+            tables["layers"],
+            tables["movement"],
+            log,
+            config,
+            tables["chips"],
+            notes,
+            run,
+        )
 
 
 def require_writable(folder: Path) -> None:

@@ -14,6 +14,7 @@ RUN_FILES = {
     "components.csv",
     "layers.csv",
     "movement.csv",
+    "chips.csv",
     "events.parquet",
     "config.yaml",
     "report.html",

@@ -40,6 +40,7 @@ def tiny_result(layers: tuple[str, str] = ("first", "second"), **summary: Any) -
         movement=_movement(),
         log=log,
         config="name: tiny\n",
+        chips=pd.DataFrame({"chip": [0], "accuracy_raw": [0.98], "accuracy_calibrated": [0.99]}),
         notes=("spikes are an assumption",),
     )
 

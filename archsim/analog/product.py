@@ -117,9 +117,9 @@ def program_layer(
     weights: Tensor,
     geometry: LayerGeometry,
     hardware: Hardware,
+    bias: Tensor | None = None,
     name: str = "layer",
     chip: ChipSeed = DEFAULT_CHIP,
-    bias: Tensor | None = None,
     progress: Progress | None = None,
 ) -> ProgrammedLayer:
     """Quantise, encode and write weights of shape (out_channel, in_channel, kernel_h, kernel_w), and solve the arrays.
@@ -128,10 +128,10 @@ def program_layer(
         weights: Real weights.
         geometry: How the layer is cut into crossbars.
         hardware: The chip.
-        name: Name of the layer, which its random draws hang on.
-        chip: Which chip.
         bias: What the bias rows of `geometry` add, in the unit of a weight times an input of 1, shape (out_channel);
             None where it has no such rows. It takes the weights' scale, and what exceeds the largest weight is clipped.
+        name: Name of the layer, which its random draws hang on.
+        chip: Which chip.
         progress: Called with crossbars done and in all.
     """
     crossbar, policy = hardware.tile.pe.crossbar, hardware.mapping

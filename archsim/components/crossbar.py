@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class PeLoad:
     reads: np.ndarray
     """Crossbar reads done, over all slices; the column mux multiplies them."""
     slices: np.ndarray
+    power_w: np.ndarray | None = None
+    """Power that the driven rows draw in this PE, summed over the slices; None: the cost library's read energy."""
 
     @classmethod
     def of(
@@ -56,7 +58,12 @@ class PeLoad:
 
 
 def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
-    """Drive the rows and read the array; rows stay driven while the mux goes round."""
+    """Drive the rows and read the array; rows stay driven while the mux goes round.
+
+    Where the circuit's power is known, the read costs that power times the time for which rows are
+    driven: settling, and the conversions too unless stages overlap (then the columns must be held, an
+    assumption).
+    """
     crossbar = hardware.tile.pe.crossbar
     drive = priced_action(
         hardware,
@@ -76,6 +83,11 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         repeats=load.mux_steps(hardware),
         rows=load.active_rows,
     )
+    if load.power_w is not None:
+        pe_model = hardware.tile.pe
+        converting = 0 if pe_model.pipelined else load.mux_steps(hardware) * pe_model.adc.cycles_per_conversion
+        driven_s = (crossbar.read_cycles + converting) * 1e-6 / hardware.chip.clock_mhz
+        read = replace(read, energy_pj=load.power_w * driven_s * 1e12)
     return drive, read
 
 

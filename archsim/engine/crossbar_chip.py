@@ -7,6 +7,8 @@ pooling, NoC to the next layer's tiles, and at last the output port. Entry: `bui
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
@@ -65,7 +67,7 @@ class _Builder:
         inputs = _driven(values, self.hardware.mapping.input_coding)
         if geometry.is_read_once(self.mapping, layer):
             inputs = self._only_frame(layer, inputs)
-        return read_activity(
+        reads = read_activity(
             inputs,
             self.build.emission.input_bits(layer),
             layer.row_blocks,
@@ -73,6 +75,15 @@ class _Builder:
             spec.padding,
             spec.conv_shape[1:],
         )
+        return replace(reads, power_w=self._read_power_w(layer, values, inputs.shape[1]))
+
+    def _read_power_w(self, layer: LayerMapping, values: LayerActivity, n_steps: int) -> np.ndarray | None:
+        """Power of the reads of the first `n_steps` timesteps, shape (token, row_block); None: by cost library."""
+        if values.read_power_w is None:
+            return None
+        n_samples, n_all = values.inputs.shape[:2]
+        by_step = values.read_power_w.reshape(n_samples, n_all, -1, len(layer.row_blocks))
+        return by_step[:, :n_steps].reshape(-1, len(layer.row_blocks))
 
     def _only_frame(self, layer: LayerMapping, inputs: np.ndarray) -> np.ndarray:
         """The frame that enters at every timestep, shape (sample, 1, channel, height, width)."""
@@ -137,13 +148,17 @@ class _Builder:
         n_bits, frames = self.build.emission.input_bits(layer), self.build.read_frames(layer)
         mine = self.build.labels(layer, frames)
         rows = (reads.active_rows, reads.active_reads, reads.active_slices)
+        served = slice(None) if mine is None else mine
         load = crossbar.PeLoad.of(
             hardware,
             len(block),
             (last - first) * hardware.cols_per_weight,
             n_bits,
-            *(counts[slice(None) if mine is None else mine, pe.row_block] for counts in rows),
+            *(counts[served, pe.row_block] for counts in rows),
         )
+        shares = self.activity.layers[layer.layer.name].energy_shares
+        if reads.power_w is not None and shares is not None:
+            load = replace(load, power_w=reads.power_w[served, pe.row_block] * shares[pe.row_block, pe.col_block])
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         fetch = line_buffer.read_actions(
             hardware, f"tile{pe.tile}.buffer", path, data_class, load.n_tokens, load.n_crossbars, n_bits

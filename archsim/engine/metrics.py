@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsim.activity import Activity, LayerActivity
+from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.workload.network import Layer, Network
 
 
@@ -84,3 +84,15 @@ def _fan_out(layer: Layer) -> np.ndarray:
     if weights is None:
         return np.full((layer.in_shape[0], *layer.kernel), layer.out_channels // layer.groups)
     return np.count_nonzero(weights, axis=0)
+
+
+def chip_statistics(accuracy: Accuracy) -> dict[str, float | int | None]:
+    """Spread of accuracy over chips: number, sample standard deviation, 5th, 50th and 95th percentile."""
+    found: dict[str, float | int | None] = {"n_chips": max(1, len(accuracy.chips))}
+    for kind in ("raw", "calibrated"):
+        each = [value for chip in accuracy.chips if (value := getattr(chip, kind)) is not None]
+        several = len(each) > 1
+        found[f"accuracy_{kind}_std"] = float(np.std(each, ddof=1)) if several else None
+        for percent in (5, 50, 95):
+            found[f"accuracy_{kind}_p{percent:02d}"] = float(np.percentile(each, percent)) if several else None
+    return found

@@ -80,8 +80,26 @@ def build_result(
         summary["energy_pj"],
     )
     config = _resolved_config(mapping.hardware, workload)
-    notes = (*activity.notes, *_digital_notes(mapping), *_clip_notes(activity))
-    return Result(summary, components, layers, movement, log, config, notes)
+    notes = (
+        *activity.notes,
+        *_digital_notes(mapping),
+        *_clip_notes(activity),
+        *_energy_notes(mapping, activity),
+    )
+    chips = tables.chip_table(activity.accuracy)
+    return Result(summary, components, layers, movement, log, config, chips, notes)
+
+
+def _energy_notes(mapping: Mapping, activity: Activity) -> list[str]:
+    """Where the circuit's read energy was asked for, but the activity does not come from this chip's circuit."""
+    on_crossbars = [layer.layer.name for layer in mapping.layers if not layer.is_digital]
+    without = [name for name in on_crossbars if activity.layers[name].read_power_w is None]
+    if mapping.hardware.tile.pe.crossbar.v_read_v is None or not without:
+        return []
+    return [
+        f"read energy of {', '.join(without)} is the cost library's, not the circuit's (v_read_v): "
+        f"the activity is {activity.kind}, so this chip's crossbars were not solved"
+    ]
 
 
 def _digital_notes(mapping: Mapping) -> list[str]:
@@ -185,6 +203,7 @@ def _summary(
         "accuracy_raw": activity.accuracy.raw,
         "accuracy_calibrated": activity.accuracy.calibrated,
         "n_accuracy_samples": activity.accuracy.n_samples,
+        **metrics.chip_statistics(activity.accuracy),
         "n_services": int(np.count_nonzero(~leakage)),
         "n_crossbars": mapping.n_crossbars,
         "n_pes": mapping.n_pes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from archsim.activity import Activity, LayerActivity
+from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.components.netlist import Netlist, Server
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine import geometry
@@ -143,6 +143,7 @@ def _layer_row(
         _, height, width = layer.layer.conv_shape
         n_tokens = n_frames * height * width
         row["tokens"] = n_tokens
+        row["nf"] = values.nf
         row["skipped_reads"] = n_tokens * (layer.n_crossbars // layer.n_copies) * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
         row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
@@ -239,3 +240,13 @@ def _sum_int(codes: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
 
 def _sum_float(codes: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return np.bincount(codes, weights=values, minlength=n)
+
+
+def chip_table(accuracy: Accuracy) -> pd.DataFrame:
+    """Accuracy chip by chip; no rows where none was evaluated."""
+    import pandas as pd  # heavy
+
+    return pd.DataFrame(
+        [(number, chip.raw, chip.calibrated) for number, chip in enumerate(accuracy.chips)],
+        columns=["chip", "accuracy_raw", "accuracy_calibrated"],
+    )
