@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from archsim.activity import Activity
 from archsim.engine.geometry import check_buffers
-from archsim.engine.simulation import Progress, executor_of, simulate_activity
+from archsim.engine.simulation import Progress, require_engine, simulate_activity
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
 from archsim.inference import infer as run_inference
@@ -86,7 +86,7 @@ def simulate(
         workload: Network and input, or a trace.
         samples: Samples whose timing is simulated, back to back; accuracy uses all that there are.
         seed: Seed of everything random.
-        engine: `simpy`, or `auto`, which takes it too.
+        engine: `simpy`, `compiled` (the same result, sooner), or `auto`, which picks by the number of services.
         chips: Chips, each with devices of its own, whose accuracy is evaluated; timing is that of the first.
         progress: Called with a phase's name and the fraction of it that is done.
 
@@ -96,7 +96,7 @@ def simulate(
         WorkloadError: The input has fewer samples than asked for.
         SimulationError: The run failed.
     """
-    executor_of(engine)
+    require_engine(engine)
     mapping = map_network(hardware, workload)
     check_buffers(mapping)
     began = time.perf_counter()

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder to write (default: a new one)")
     run.add_argument("--samples", metavar="N", type=int, default=1, help="samples whose timing is simulated")
-    run.add_argument("--engine", default="auto", help="auto or simpy")
+    run.add_argument("--engine", default="auto", help="auto (by size), simpy or compiled")
     run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
     run.add_argument("--chips", metavar="N", type=int, default=1, help="chips whose accuracy is evaluated")
     _add_workload_options(run)

@@ -11,7 +11,7 @@ import pytest
 import archsim
 
 ROOT = Path(archsim.__file__).parent
-GROUND = {"errors", "units", "shipped", "version", "yamlfile"}
+GROUND = {"errors", "units", "shipped", "version", "yamlfile", "jit"}
 """Modules that every room may import."""
 MAY_IMPORT = {
     "hardware": set(),

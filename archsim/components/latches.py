@@ -66,7 +66,7 @@ class Latch:
         """Put a token into its reserved slot."""
         self._count()
         self.arrivals.append((self.env.now_ps, token))
-        self._peak = max(self._peak, len(self.arrivals))
+        self._peak = max(self._peak, 1)
         if self.consumer:
             self.consumer.wake()
 
@@ -87,8 +87,12 @@ class Latch:
         return ChannelStatistics(self._peak, self._integral)
 
     def _count(self) -> None:
-        self._integral += len(self.arrivals) * (self.env.now_ps - self._since)
-        self._since = self.env.now_ps
+        """Account for the time since the last change; within an instant the order of changes must not show."""
+        elapsed_ps = self.env.now_ps - self._since
+        if elapsed_ps:
+            self._integral += len(self.arrivals) * elapsed_ps
+            self._peak = max(self._peak, len(self.arrivals))
+            self._since = self.env.now_ps
 
 
 class LineBufferState:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from archsim.errors import SimulationError
 from archsim.eventlog import Movement
 
 UNBOUNDED = 0
@@ -151,6 +152,11 @@ class LineBuffer:
         stated = self.covers[source] if self.covers else None
         return np.arange(len(self.last_use) + 1) if stated is None else stated
 
+    def n_deliveries(self, source: int) -> int:
+        """Deliveries after which a source has covered every position."""
+        stated = self.covers[source] if self.covers else None
+        return len(self.last_use if stated is None else stated[1:])
+
 
 @dataclass(frozen=True)
 class ComponentInfo:
@@ -186,6 +192,61 @@ class Netlist:
     def lanes(self) -> list[Lane]:
         """All lanes, in the fixed order that trace arrays follow."""
         return [lane for server in self.servers for lane in server.lanes]
+
+
+def require_executable(netlist: Netlist) -> None:
+    """Refuse what no execution can run, instead of leaving it out.
+
+    Raises:
+        SimulationError: A server has what its policy does not know, a channel two feeders or two takers, or a
+            list another length than the tokens that it describes.
+    """
+    taken: dict[int, Lane] = {}
+    fed: dict[Target, Lane] = {}
+    for server in netlist.servers:
+        if server.policy == "private" and len(server.lanes) != 1:
+            raise SimulationError(f"{server.name}: a private server has {len(server.lanes)} lanes; it must have one")
+        for lane in server.lanes:
+            if server.policy == "shared" and lane.reader:
+                raise SimulationError(f"{lane.name}: a shared server cannot read a line buffer; use a private one")
+            if server.policy == "private" and (lane.wires or lane.reserves):
+                raise SimulationError(
+                    f"{lane.name}: a private server has one channel behind it and no wires; use a shared one"
+                )
+            for channel in lane.inputs:
+                _require_alone(netlist.channels[channel].name, "taken from", lane, taken.setdefault(channel, lane))
+            for target in _targets(lane):
+                name = (netlist.channels if target.kind == "channel" else netlist.buffers)[target.index].name
+                _require_alone(name, "fed", lane, fed.setdefault(target, lane))
+            _require_lengths(netlist, lane)
+
+
+def _require_alone(name: str, what: str, lane: Lane, first: Lane) -> None:
+    if first is not lane:
+        raise SimulationError(f"{name}: is {what} by two lanes, {first.name} and {lane.name}; it must be one")
+
+
+def _targets(lane: Lane) -> list[Target]:
+    output = [] if lane.output is None else [Target("channel", lane.output)]
+    return output + [wire.target for wire in lane.wires]
+
+
+def _require_lengths(netlist: Netlist, lane: Lane) -> None:
+    n_sent = lane.n_emitted
+    described = [("emit", lane.emit, lane.n_tokens), ("sent_positions", lane.sent_positions, n_sent)]
+    described += [("delay_ps", wire.delay_ps, n_sent) for wire in lane.wires if isinstance(wire.delay_ps, np.ndarray)]
+    described += [("duration_ps", action.duration_ps, lane.n_tokens) for action in lane.actions]
+    if lane.reader:
+        described.append(("need", netlist.buffers[lane.reader[0]].need, lane.n_tokens))
+    for name, values, n in described:
+        if values is not None and len(values) != n:
+            raise SimulationError(f"{lane.name}: {name} has {len(values)} entries; the lane needs {n}")
+    for target in _targets(lane):
+        if target.kind == "buffer":
+            buffer = netlist.buffers[target.index]
+            n_expected = buffer.n_deliveries(target.source)
+            if n_sent != n_expected:
+                raise SimulationError(f"{lane.name}: sends {n_sent} positions; {buffer.name} expects {n_expected}")
 
 
 def constant(value: float, n_tokens: int, dtype: type = np.int64) -> np.ndarray:

@@ -43,6 +43,7 @@ class ChannelStatistics:
     """Occupancy of a channel, counted by the channel itself and not from the log."""
 
     peak: int
+    """Most tokens that waited at once, tokens taken the instant they came aside; at least 1 if any came."""
     occupancy_integral_ps: int
     """Sum over time of tokens waiting, in token picoseconds."""
 

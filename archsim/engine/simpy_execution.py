@@ -13,7 +13,7 @@ import numpy as np
 import simpy
 
 from archsim.components.latches import Clock, Latch, LineBufferState
-from archsim.components.netlist import Lane, Netlist, Server, Target, Wire
+from archsim.components.netlist import Lane, Netlist, Target, Wire, require_executable
 from archsim.components.servers import Arbitration, Place, Port, PrivateServer, SharedServer
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.errors import SimulationError
@@ -38,6 +38,7 @@ def execute(netlist: Netlist, progress: Progress | None = None) -> ExecutionTrac
     Raises:
         SimulationError: Tokens are left waiting for each other.
     """
+    require_executable(netlist)
     return _Execution(netlist).run(progress)
 
 
@@ -54,7 +55,6 @@ class _Execution:
         arbitration = Arbitration(self.env)
         self.servers: list[AnyServer] = []
         for index, spec in enumerate(netlist.servers):
-            _require_executable(spec)
             ports = [self._port(lane) for lane in spec.lanes]
             server: AnyServer = (
                 PrivateServer(self.env, spec, ports[0])
@@ -90,7 +90,7 @@ class _Execution:
             [self.latches[index] for index in lane.inputs],
             self.buffers[lane.reader[0]] if lane.reader else None,
             reserves,
-            [self._sender(wire) for wire in lane.wires],
+            [self._sender(lane.name, wire) for wire in lane.wires],
         )
         if lane.output is not None:
             port.output = self.latches[lane.output]
@@ -99,7 +99,7 @@ class _Execution:
     def _place(self, target: Target) -> Place:
         return self.latches[target.index] if target.kind == "channel" else self.buffers[target.index]
 
-    def _sender(self, wire: Wire) -> Callable[[int], None]:
+    def _sender(self, name: str, wire: Wire) -> Callable[[int], None]:
         env, target = self.env, wire.target
         if target.kind == "channel":
             latch = self.latches[target.index]
@@ -115,8 +115,18 @@ class _Execution:
         delays = wire.delay_ps.tolist() if isinstance(wire.delay_ps, np.ndarray) else None
         same_delay = 0 if isinstance(wire.delay_ps, np.ndarray) else wire.delay_ps
 
+        latest_ps = 0
+
         def send(token: int) -> None:
-            callbacks = env.timeout(same_delay if delays is None else delays[token], token).callbacks
+            nonlocal latest_ps
+            delay_ps = same_delay if delays is None else delays[token]
+            if env.now_ps + delay_ps < latest_ps:
+                raise SimulationError(
+                    f"{name}: token {token} would overtake the one before it on its wire, arriving at "
+                    f"{format_time(env.now_ps + delay_ps)} instead of at {format_time(latest_ps)} or later"
+                )
+            latest_ps = env.now_ps + delay_ps
+            callbacks = env.timeout(delay_ps, token).callbacks
             assert callbacks is not None, "a new timeout has not been processed"
             callbacks.append(arrive)
 
@@ -188,19 +198,6 @@ class _Execution:
             if not latch.arrivals:
                 return self.feeders.get(Target("channel", index))
         return None
-
-
-def _require_executable(server: Server) -> None:
-    """Refuse what no server can do, instead of leaving it out."""
-    for lane in server.lanes:
-        if server.policy == "shared" and lane.reader:
-            raise SimulationError(f"{lane.name}: a shared server cannot read a line buffer; use a private one")
-        if server.policy == "private" and (lane.wires or lane.reserves):
-            raise SimulationError(
-                f"{lane.name}: a private server has one channel behind it and no wires; use a shared one"
-            )
-    if server.policy == "private" and len(server.lanes) != 1:
-        raise SimulationError(f"{server.name}: a private server has {len(server.lanes)} lanes; it must have one")
 
 
 def _as_server(sleeper: object) -> AnyServer | None:

@@ -13,11 +13,10 @@ import numpy as np
 from archsim.activity import Activity
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
-from archsim.engine import conservation, metrics, tables
+from archsim.engine import conservation, metrics, simpy_execution, tables
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.geometry import is_read_once
 from archsim.engine.log import build_log
-from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
@@ -29,6 +28,11 @@ from archsim.yamlfile import dump_model
 
 Progress = Callable[[str, float], None]
 """Called with the phase's name and the fraction of it that is done."""
+
+ENGINES = ("auto", "simpy", "compiled")
+
+_MIN_SERVICES_FOR_COMPILED = 50_000
+"""Below it SimPy is done before the compiled engine is loaded."""
 
 _MIN_SAMPLES_FOR_THROUGHPUT = 3
 _MIN_SAMPLES_FOR_PERCENTILES = 20
@@ -49,21 +53,29 @@ def simulate_activity(
         workload: Where the activity comes from.
         activity: What happened in the network.
         seed: Seed it was made with, for the record.
-        engine: `simpy`, or `auto`, which takes it too.
+        engine: `simpy`, `compiled` (the same result, sooner), or `auto`, which picks by the number of services.
         progress: Told now and then how far the execution is.
 
     Raises:
+        ConfigError: The engine is not known.
         MappingError: A buffer is too small.
         SimulationError: The run failed.
     """
-    executor = executor_of(engine)
+    require_engine(engine)
     netlist = build_netlist(mapping, activity)
-    trace = executor(netlist, (lambda done: progress("simulation", done)) if progress else None)
-    return build_result(mapping, workload, activity, netlist, trace, seed)
+    engine = _picked(engine, netlist)
+    trace = _execution(engine)(netlist, (lambda done: progress("simulation", done)) if progress else None)
+    return build_result(mapping, workload, activity, netlist, trace, seed, engine)
 
 
 def build_result(
-    mapping: Mapping, workload: Workload, activity: Activity, netlist: Netlist, trace: ExecutionTrace, seed: int
+    mapping: Mapping,
+    workload: Workload,
+    activity: Activity,
+    netlist: Netlist,
+    trace: ExecutionTrace,
+    seed: int,
+    engine: str = "simpy",
 ) -> Result:
     """Turn a finished execution into a result, after checking the conservation laws."""
     conservation.check_trace(netlist, trace)
@@ -71,7 +83,7 @@ def build_result(
     components = tables.component_table(netlist, trace, log)
     layers = tables.layer_table(mapping, activity, log)
     movement = tables.movement_table(log)
-    summary = _summary(mapping, workload, activity, log, trace, seed, float(components["area_um2"].sum()))
+    summary = _summary(mapping, workload, activity, log, trace, seed, engine, float(components["area_um2"].sum()))
     conservation.check_totals(
         {
             "components": float(components["energy_dynamic_pj"].sum() + components["energy_leakage_pj"].sum()),
@@ -136,11 +148,29 @@ def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
     return last - first
 
 
-def executor_of(name: str) -> Callable[[Netlist, Callable[[float], None] | None], ExecutionTrace]:
-    """Execution by name; a ConfigError lists the names."""
-    if name not in ("auto", "simpy"):
-        raise ConfigError(f"engine {name!r} is not known; engines are auto, simpy")
-    return execute
+def require_engine(name: str) -> None:
+    """Check the name of an engine before anything long runs.
+
+    Raises:
+        ConfigError: The name is not known; the message lists the names.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"engine {name!r} is not known; engines are {', '.join(ENGINES)}")
+
+
+def _picked(engine: str, netlist: Netlist) -> str:
+    if engine != "auto":
+        return engine
+    n_services = sum(lane.n_tokens for lane in netlist.lanes())
+    return "compiled" if n_services >= _MIN_SERVICES_FOR_COMPILED else "simpy"
+
+
+def _execution(engine: str) -> Callable[[Netlist, Callable[[float], None] | None], ExecutionTrace]:
+    if engine == "simpy":
+        return simpy_execution.execute
+    from archsim.engine import compiled_execution  # imports numba, which small runs need not wait for
+
+    return compiled_execution.execute
 
 
 def _summary(
@@ -150,6 +180,7 @@ def _summary(
     log: EventLog,
     trace: ExecutionTrace,
     seed: int,
+    engine: str,
     area_um2: float,
 ) -> dict[str, Any]:
     n_samples, n_timesteps = activity.n_samples, activity.n_timesteps
@@ -176,7 +207,7 @@ def _summary(
         "hardware": mapping.hardware.name,
         "workload": workload.name,
         "seed": seed,
-        "engine": "simpy",
+        "engine": engine,
         "n_samples": n_samples,
         "n_timesteps": n_timesteps,
         "latency_ps": latency_ps,
