@@ -109,6 +109,7 @@ def read_activity(
     stride: tuple[int, int],
     padding: tuple[int, int],
     output_hw: tuple[int, int],
+    is_streamed: bool = False,
 ) -> ReadActivity:
     """Count driven rows of every row block for every token.
 
@@ -121,7 +122,8 @@ def read_activity(
             are bias rows, driven for every token with bit 0.
         stride: Stride of the layer, (y, x).
         padding: Zero padding of the layer, (y, x).
-        output_hw: Output positions, (height, width).
+        output_hw: Output positions, (height, width); of a streamed layer those of its input map.
+        is_streamed: Whether a token is a position of the input map, which drives the rows of that kernel position.
 
     Returns:
         Counts of shape (sample * step * height * width, row_block), int32.
@@ -144,6 +146,9 @@ def read_activity(
             for crossbar in block:
                 crossbar_rows = np.zeros(shape[:3], np.int32)
                 for kernel_y, kernel_x, first, last in crossbar:
+                    if is_streamed:
+                        crossbar_rows[:, kernel_y, kernel_x] += driven[first, last][:, kernel_y, kernel_x]
+                        continue
                     crossbar_rows += driven[first, last][
                         :,
                         kernel_y : kernel_y + stride[0] * (out_h - 1) + 1 : stride[0],

@@ -7,7 +7,7 @@ cut in chunks of frames so that memory stays bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -42,6 +42,8 @@ CHUNK_ELEMENTS = 1 << 22
 
 DEFAULT_CHIP = ChipSeed()
 CrossbarRows = tuple[tuple[int, int, int, int], ...]
+Group = dict[int, CrossbarRows]
+"""What shares a conversion: of each crossbar of a row block, by its number, the rows that are driven together."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class LayerGeometry:
     stride: tuple[int, int]
     padding: tuple[int, int]
     output_hw: tuple[int, int]
+    is_streamed: bool = False
+    """Whether the rows of each kernel position are read and converted on their own, whatever `column_merge` is."""
 
 
 @dataclass(frozen=True)
@@ -178,23 +182,38 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
         rows: How the integers reach the rows.
 
     Returns:
-        Watt, float64, shape (frame * y * x, row_block); None where the hardware names no read voltage.
+        Watt, float64, shape (frame * y * x, row_block), of a streamed layer y and x in its map; None where the
+        hardware names no read voltage.
 
     Source: Tellegen's theorem; the sense inputs are virtual grounds.
     """
     v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
     if v_read_v is None or not layer.effective.input_conductance_s:
         return None
-    blocks = layer.geometry.row_blocks
-    power = torch.zeros(inputs.shape[0], prod(layer.geometry.output_hw), len(blocks), dtype=torch.float64)
+    blocks, height, width = layer.geometry.row_blocks, *layer.encoded.cells.shape[:2]
+    n_tokens = height * width if layer.geometry.is_streamed else prod(layer.geometry.output_hw)
+    power = torch.zeros(inputs.shape[0], n_tokens, len(blocks), dtype=torch.float64)
     for part, padded in _chunks(layer, inputs):
         for index, bit in product(range(len(blocks)), range(rows.n_bits)):
             plane = ((padded >> bit) & 1).to(torch.float64).permute(0, 2, 3, 1)
             for crossbar, conductance in zip(blocks[index], layer.effective.input_conductance_s[index], strict=True):
-                driven = torch.cat([_rows_of(layer, plane, segment) for segment in crossbar], dim=-1)
-                drawn = ((driven @ conductance) * driven).sum(-1)
-                power[part, :, index] += v_read_v**2 * drawn.view(padded.shape[0], -1)
+                for tokens, together in _driven_together(layer, crossbar):
+                    driven = _crossbar_rows(layer, plane, crossbar, together)
+                    drawn = ((driven @ conductance) * driven).sum(-1)
+                    power[part, tokens, index] += v_read_v**2 * drawn.view(padded.shape[0], -1)
     return power.flatten(0, 1)
+
+
+def _driven_together(layer: ProgrammedLayer, crossbar: CrossbarRows) -> list[tuple[slice, CrossbarRows]]:
+    """Which tokens of a frame drive which rows of a crossbar: all drive all, or each position of a map its own."""
+    if not layer.geometry.is_streamed:
+        return [(slice(None), crossbar)]
+    width = layer.encoded.cells.shape[1]
+    numbers = {(y, x): y * width + x for y, x, _, _ in crossbar}
+    return [
+        (slice(number, number + 1), tuple(one for one in crossbar if one[:2] == position))
+        for position, number in numbers.items()
+    ]
 
 
 def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
@@ -387,16 +406,16 @@ def _is_ideal(layer: ProgrammedLayer) -> bool:
     return layer.hardware.tile.pe.crossbar.device.physics.is_ideal
 
 
-def _all_groups(layer: ProgrammedLayer) -> Iterator[tuple[CrossbarRows, ...]]:
+def _all_groups(layer: ProgrammedLayer) -> Iterator[Group]:
     for index in range(len(layer.geometry.row_blocks)):
         yield from _groups(layer, index)
 
 
-def _group_total(layer: ProgrammedLayer, group: tuple[CrossbarRows, ...]) -> Tensor:
+def _group_total(layer: ProgrammedLayer, group: Group) -> Tensor:
     """What every column collects when all rows of a conversion group are driven, float64, (physical col)."""
     cells = layer.effective.cells
     return sum(
-        (cells[y, x, first:last].to(torch.float64).sum(0) for y, x, first, last in _segments(group)),
+        (cells[y, x, first:last].to(torch.float64).sum(0) for y, x, first, last in _segments(group.values())),
         torch.zeros(cells.shape[-1], dtype=torch.float64),
     )
 
@@ -413,18 +432,34 @@ def _share(layer: ProgrammedLayer, scope: str) -> Tensor:
     return rows * len(widths) + torch.arange(len(widths)).repeat_interleave(widths)
 
 
-def _groups(layer: ProgrammedLayer, row_block: int) -> list[tuple[CrossbarRows, ...]]:
-    """Crossbars of a row block that share a conversion."""
-    block = layer.geometry.row_blocks[row_block]
-    return [block] if layer.hardware.tile.pe.column_merge == "analog" else [(crossbar,) for crossbar in block]
+def _groups(layer: ProgrammedLayer, row_block: int) -> list[Group]:
+    """What shares a conversion in a row block: all of it, or a crossbar; of a streamed layer one position's rows."""
+    crossbars = dict(enumerate(layer.geometry.row_blocks[row_block]))
+    merged = [crossbars]
+    if layer.hardware.tile.pe.column_merge == "digital":
+        merged = [{number: rows} for number, rows in crossbars.items()]
+    if not layer.geometry.is_streamed:
+        return merged
+    return [
+        _at_position(group, position)
+        for group in merged
+        for position in sorted({segment[:2] for segment in _segments(group.values())})
+    ]
+
+
+def _at_position(group: Group, position: tuple[int, int]) -> Group:
+    """The rows of one kernel position, without the crossbars that have none."""
+    rows = {number: tuple(one for one in rows if one[:2] == position) for number, rows in group.items()}
+    return {number: segments for number, segments in rows.items() if segments}
 
 
 def _largest_group(layer: ProgrammedLayer, row_block: int) -> int:
     """Most rows that meet in one conversion of a row block."""
-    return max(sum(last - first for _, _, first, last in _segments(group)) for group in _groups(layer, row_block))
+    groups = _groups(layer, row_block)
+    return max(sum(last - first for _, _, first, last in _segments(group.values())) for group in groups)
 
 
-def _segments(crossbars: tuple[CrossbarRows, ...]) -> Iterator[tuple[int, int, int, int]]:
+def _segments(crossbars: Iterable[CrossbarRows]) -> Iterator[tuple[int, int, int, int]]:
     """Row segments of several crossbars."""
     return (segment for crossbar in crossbars for segment in crossbar)
 
@@ -486,7 +521,7 @@ def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tu
         sums = torch.zeros(prod(positions), layer.encoded.cells.shape[-1])
         variance = None if layer.effective.noise_variance is None else torch.zeros_like(sums)
         driven = torch.zeros(prod(positions), dtype=torch.bool)
-        for kernel_y, kernel_x, first, last in _segments(group):
+        for kernel_y, kernel_x, first, last in _segments(group.values()):
             rows = _rows_of(layer, driven_rows, (kernel_y, kernel_x, first, last))
             driven |= rows.any(-1)
             if not layer.effective.exact:
@@ -494,23 +529,26 @@ def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tu
             if variance is not None and layer.effective.noise_variance is not None:
                 variance += rows @ layer.effective.noise_variance[kernel_y, kernel_x, first:last]
         for array in layer.effective.exact:
-            if (
-                array.place.row_block == row_block
-                and layer.geometry.row_blocks[row_block][array.place.crossbar] in group
-            ):
-                sums[:, array.place.cols] += _exact_sums(layer, driven_rows, array)
+            if array.place.row_block == row_block and array.place.crossbar in group:
+                sums[:, array.place.cols] += _exact_sums(layer, driven_rows, array, group[array.place.crossbar])
         if variance is not None:
             sums += variance.sqrt() * torch.randn(sums.shape, generator=layer.noise)
         yield sums.unflatten(0, positions), driven.unflatten(0, positions)
 
 
-def _exact_sums(layer: ProgrammedLayer, planes: Tensor, array: ExactArray) -> Tensor:
-    """Column sums of one nonlinear crossbar, every read solved."""
+def _exact_sums(layer: ProgrammedLayer, planes: Tensor, array: ExactArray, driven: CrossbarRows) -> Tensor:
+    """Column sums of one nonlinear crossbar, every read solved; only the segments `driven` are."""
     v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
     assert v_read_v is not None, "checked when the file was read"
     crossbar = layer.geometry.row_blocks[array.place.row_block][array.place.crossbar]
-    rows = torch.cat([_rows_of(layer, planes, segment) for segment in crossbar], dim=-1)
+    rows = _crossbar_rows(layer, planes, crossbar, driven)
     return array.sums(rows, v_read_v, wires_of(layer.hardware), curve_of(layer.hardware))
+
+
+def _crossbar_rows(layer: ProgrammedLayer, planes: Tensor, crossbar: CrossbarRows, driven: CrossbarRows) -> Tensor:
+    """What all rows of a crossbar see, zero where their segment is not driven, shape (frame * y * x, row)."""
+    parts = [_rows_of(layer, planes, segment) * (segment in driven) for segment in crossbar]
+    return torch.cat(parts, dim=-1)
 
 
 def _rows_of(layer: ProgrammedLayer, planes: Tensor, segment: tuple[int, int, int, int]) -> Tensor:

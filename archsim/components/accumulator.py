@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
 from archsim.hardware.models import Hardware
-from archsim.units import ceil_div
 
 
-def add_action(hardware: Hardware, tile: str, n_tokens: int, n_vectors: int, n_outputs: int) -> Action:
-    """Add `n_vectors` vectors of `n_outputs` values: one addition fewer than vectors, per output."""
+def add_action(hardware: Hardware, tile: str, n_tokens: int, n_vectors: int | np.ndarray, n_outputs: int) -> Action:
+    """Add `n_vectors` vectors of `n_outputs` values: one addition fewer than vectors, per output.
+
+    A running sum stores its first vector of a frame (one vector) and then adds one at a time (two: sum and vector).
+    """
     accumulator = hardware.tile.accumulator
     additions = (n_vectors - 1) * n_outputs
     return priced_action(
@@ -17,7 +21,7 @@ def add_action(hardware: Hardware, tile: str, n_tokens: int, n_vectors: int, n_o
         f"{tile}.accumulator",
         ("accumulator", "add"),
         n_tokens,
-        duration_ps=cycles_ps(ceil_div(additions, accumulator.lanes), hardware.chip.clock_mhz),
+        duration_ps=cycles_ps(-(-additions // accumulator.lanes), hardware.chip.clock_mhz),
         count=additions,
         bits=n_vectors * n_outputs * accumulator.bits,
     )

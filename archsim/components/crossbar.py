@@ -23,7 +23,8 @@ class PeLoad:
     """
 
     n_tokens: int
-    n_crossbars: int
+    n_crossbars: int | np.ndarray
+    """Crossbars that have rows of the token."""
     n_columns: int
     active_rows: np.ndarray
     reads: np.ndarray
@@ -36,7 +37,7 @@ class PeLoad:
     def of(
         cls,
         hardware: Hardware,
-        n_crossbars: int,
+        n_crossbars: int | np.ndarray,
         n_columns: int,
         n_bits: int,
         active_rows: np.ndarray,
@@ -48,7 +49,7 @@ class PeLoad:
         if hardware.tile.pe.crossbar.zero_skip:
             reads, slices = active_reads.astype(np.int64), active_slices.astype(np.int64)
         else:
-            reads = np.full(n_tokens, n_crossbars * n_bits, np.int64)
+            reads = np.broadcast_to(np.asarray(n_crossbars, np.int64) * n_bits, (n_tokens,))
             slices = np.full(n_tokens, n_bits, np.int64)
         return cls(n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices)
 

@@ -125,9 +125,18 @@ def capacity(
 
 
 def read_actions(
-    hardware: Hardware, buffer: str, pe: str, data_class: DataClass, n_tokens: int, n_crossbars: int, n_bits: int
+    hardware: Hardware,
+    buffer: str,
+    pe: str,
+    data_class: DataClass,
+    n_tokens: int,
+    n_crossbars: int | np.ndarray,
+    n_bits: int,
 ) -> tuple[Action, Action]:
-    """Load a PE's row registers from the tile buffer, whole, once per input bit."""
+    """Load the row registers of the PE's crossbars that are read from the tile buffer, whole, once per input bit.
+
+    The time is that of all the PE's registers.
+    """
     pe_spec = hardware.tile.pe
     n_register_bits = pe_spec.crossbars * pe_spec.crossbar.rows * n_bits
     cycles = ceil_div(n_register_bits, pe_spec.fetch_bits_per_cycle)

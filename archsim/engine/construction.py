@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from archsim.activity import Activity
+from archsim.components.line_buffer import over_frames
 from archsim.components.netlist import Action, Lane, Netlist, Server
 from archsim.engine import geometry
 from archsim.engine.emission import Emission
@@ -21,6 +22,17 @@ class Frames:
 
     number: int
     steps: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a lane serves: how many tokens, and of how many positions per frame."""
+
+    number: int
+    positions: int
+    steps: tuple[int, int]
+    labels: np.ndarray | None = None
+    """Their positions over all frames; None where they are all there are."""
 
 
 class Construction:
@@ -74,13 +86,32 @@ class Construction:
         """Frames of which a layer's crossbars are read: all, or a sample's first where it is read once."""
         return self.first_frames if geometry.is_read_once(self.mapping, layer) else self.every_frame
 
-    def n_tokens(self, layer: LayerMapping, frames: Frames) -> int:
-        """Tokens that a copy of a layer serves."""
-        return frames.number * len(geometry.copy_tokens(layer))
+    def tokens(self, layer: LayerMapping, frames: Frames) -> Tokens:
+        """Output positions that a copy of a layer serves."""
+        positions = geometry.window(self.mapping, layer).n_outputs
+        if layer.n_copies == 1:
+            return Tokens(frames.number * positions, positions, frames.steps)
+        labels = geometry.copy_labels(layer, frames.number)
+        return Tokens(len(labels), positions, frames.steps, labels)
 
-    def labels(self, layer: LayerMapping, frames: Frames) -> np.ndarray | None:
-        """Positions (over all frames) that a copy serves; None where it serves all."""
-        return None if layer.n_copies == 1 else geometry.copy_labels(layer, frames.number)
+    def read_tokens(self, layer: LayerMapping) -> Tokens:
+        """What passes the PEs of a copy: its output positions, or the positions of a streamed map."""
+        frames = self.read_frames(layer)
+        if layer.streamed_map is None:
+            return self.tokens(layer, frames)
+        positions = geometry.read_window(self.mapping, layer).n_outputs
+        return Tokens(frames.number * positions, positions, frames.steps)
+
+    def row_tokens(self, layer: LayerMapping, row_block: int) -> Tokens:
+        """Of what passes the PEs of a copy, the tokens that a row block has rows for."""
+        passing = self.read_tokens(layer)
+        if layer.streamed_map is None:
+            return passing
+        positions = geometry.streamed_positions(layer, row_block)
+        if len(positions) == passing.positions:
+            return passing
+        labels = over_frames(positions, passing.positions, self.read_frames(layer).number)
+        return replace(passing, number=len(labels), labels=labels)
 
     def block_name(self, layer: LayerMapping, block: int) -> str:
         """Name of what belongs to a column block of a copy."""
@@ -92,24 +123,24 @@ class Construction:
         name: str,
         layer: LayerMapping,
         actions: tuple[Action, ...],
-        frames: Frames | None = None,
+        tokens: Tokens | None = None,
         inputs: tuple[int, ...] = (),
         reader: tuple[int, int] | None = None,
         release_after: int = 0,
         output: int | None = None,
     ) -> Lane:
-        """A lane that serves the tokens of a copy of a layer, of every frame unless others are given."""
-        frames = frames or self.every_frame
+        """A lane that serves the output positions of a copy of a layer in every frame unless other tokens are given."""
+        tokens = tokens or self.tokens(layer, self.every_frame)
         return Lane(
             name,
             layer.layer.name,
-            self.n_tokens(layer, frames),
-            geometry.window(self.mapping, layer).n_outputs,
-            frames.steps,
+            tokens.number,
+            tokens.positions,
+            tokens.steps,
             actions,
             inputs,
             reader,
             release_after,
             output,
-            labels=self.labels(layer, frames),
+            labels=tokens.labels,
         )

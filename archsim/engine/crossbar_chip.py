@@ -20,6 +20,7 @@ from archsim.engine.current_store import add_current_store
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
 from archsim.engine.staging import Staging
+from archsim.engine.streaming import add_running_sum, emits, passing_by
 from archsim.engine.transport import Arrival, Stream
 from archsim.errors import MappingError
 from archsim.eventlog import DataClass
@@ -68,12 +69,13 @@ class _Builder:
         if geometry.is_read_once(self.mapping, layer):
             inputs = self._only_frame(layer, inputs)
         reads = read_activity(
-            inputs,
+            inputs.reshape(*inputs.shape[:2], *layer.row_layer.in_shape),
             self.build.emission.input_bits(layer),
             layer.row_blocks,
             spec.stride,
             spec.padding,
-            spec.conv_shape[1:],
+            spec.conv_shape[1:] if layer.streamed_map is None else layer.streamed_map[1:],
+            layer.streamed_map is not None,
         )
         return replace(reads, power_w=self._read_power_w(layer, values, inputs.shape[1]))
 
@@ -127,31 +129,31 @@ class _Builder:
 
     def _add_mac(self, layer: LayerMapping, unit: PePlace, reader: int, join: int) -> None:
         """A MAC unit; it sits beside the neurons, so its sums take no H-tree."""
-        spec, frames = layer.layer, self.build.read_frames(layer)
+        spec, tokens = layer.layer, self.build.read_tokens(layer)
         block = layer.col_blocks[unit.col_block]
         actions = mac.multiply_actions(
             self.hardware,
             f"tile{unit.tile}",
             unit.path,
-            self.build.n_tokens(layer, frames),
+            tokens.number,
             spec.n_inputs_of(block),
             self.build.emission.input_bits(layer),
             spec.n_weights_of(block),
         )
         source = (self.intake.buffer(layer, unit.tile), reader)
-        lane = self.build.layer_lane(unit.path, layer, actions, frames, (), source, len(actions), join)
+        lane = self.build.layer_lane(unit.path, layer, actions, tokens, (), source, len(actions), join)
         self.netlist.server(unit.path, "private", lane)
 
     def _add_pe(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity, reader: int) -> int:
-        hardware, path, block = self.hardware, pe.path, layer.row_blocks[pe.row_block]
+        hardware, path = self.hardware, pe.path
         first, last = layer.col_blocks[pe.col_block]
-        n_bits, frames = self.build.emission.input_bits(layer), self.build.read_frames(layer)
-        mine = self.build.labels(layer, frames)
+        n_bits = self.build.emission.input_bits(layer)
+        passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
         rows = (reads.active_rows, reads.active_reads, reads.active_slices)
-        served = slice(None) if mine is None else mine
+        served = slice(None) if mine.labels is None else mine.labels
         load = crossbar.PeLoad.of(
             hardware,
-            len(block),
+            geometry.crossbars_read(layer, pe.row_block, mine.number),
             (last - first) * hardware.cols_per_weight,
             n_bits,
             *(counts[served, pe.row_block] for counts in rows),
@@ -173,22 +175,21 @@ class _Builder:
         outbox = self.build.channel(f"{path}.out")
         if not hardware.tile.pe.pipelined:
             actions = tuple(action for stage in stages.values() for action in stage)
-            lane = self.build.layer_lane(path, layer, actions, frames, (), source, len(fetch), outbox)
+            lane = self.build.layer_lane(
+                path, layer, passing_by(actions, passing, mine), passing, (), source, len(fetch), outbox
+            )
+            lane.emit = emits(passing, mine)
             self.netlist.server(path, "private", lane)
             return outbox
-        inbox: int | None = None
-        for name, actions in stages.items():
+        inbox = self.build.channel(f"{path}.fetch.out")
+        lane = self.build.layer_lane(
+            f"{path}.fetch", layer, passing_by(fetch, passing, mine), passing, (), source, len(fetch), inbox
+        )
+        lane.emit = emits(passing, mine)
+        self.netlist.server(f"{path}.fetch", "private", lane)
+        for name in ("crossbar", "adc", "shift_add"):
             output = outbox if name == "shift_add" else self.build.channel(f"{path}.{name}.out")
-            lane = self.build.layer_lane(
-                f"{path}.{name}",
-                layer,
-                actions,
-                frames,
-                inputs=() if inbox is None else (inbox,),
-                reader=source if inbox is None else None,
-                release_after=len(actions) if inbox is None else 0,
-                output=output,
-            )
+            lane = self.build.layer_lane(f"{path}.{name}", layer, stages[name], mine, (inbox,), output=output)
             self.netlist.server(f"{path}.{name}", "private", lane)
             inbox = output
         return outbox
@@ -196,18 +197,20 @@ class _Builder:
     def _add_htree_lane(self, layer: LayerMapping, pe: PePlace, outbox: int, join: int) -> None:
         build, tile, home = self.build, f"tile{pe.tile}", layer.home_tile(pe.col_block)
         first, last = layer.col_blocks[pe.col_block]
-        frames = build.read_frames(layer)
-        n_tokens = build.n_tokens(layer, frames)
-        action = htree.transfer_action(self.hardware, tile, pe.path, n_tokens, last - first)
+        reads, tokens = build.row_tokens(layer, pe.row_block), build.tokens(layer, build.read_frames(layer))
+        action = htree.transfer_action(self.hardware, tile, pe.path, reads.number, last - first)
         output = join if home == pe.tile else build.channel(f"{pe.path}.egress")
-        lane = build.layer_lane(f"{pe.path}.htree", layer, (action,), frames, inputs=(outbox,), output=output)
+        summed = output if reads.number == tokens.number else build.channel(f"{pe.path}.positions")
+        lane = build.layer_lane(f"{pe.path}.htree", layer, (action,), reads, inputs=(outbox,), output=summed)
         build.shared(f"{tile}.htree").lanes.append(lane)
+        if summed != output:
+            add_running_sum(build, layer, pe, summed, output)
         if home == pe.tile:
             return
         bits = (last - first) * self.hardware.tile.accumulator.bits
         name, sums = layer.layer.name, f"{pe.path}.partial_sums"
-        positions, labels = geometry.window(self.mapping, layer).n_outputs, build.labels(layer, frames)
-        stream = Stream(sums, name, positions, frames.steps, n_tokens, bits, "partial_sums", name, name, labels)
+        at = (tokens.positions, tokens.steps, tokens.number)
+        stream = Stream(sums, name, *at, bits, "partial_sums", name, name, tokens.labels)
         arrivals = [Arrival(self.mapping.nodes[home], Target("channel", join))]
         build.transport.send(stream, output, self.mapping.nodes[pe.tile], arrivals)
 
@@ -218,7 +221,7 @@ class _Builder:
         tile, name = f"tile{home}", build.block_name(layer, block)
         first, last = layer.col_blocks[block]
         width, frames = last - first, build.read_frames(layer)
-        n_tokens = build.n_tokens(layer, frames)
+        tokens = build.tokens(layer, frames)
         depth = geometry.main_join_capacity(self.mapping, layer)
         joins = {
             pe.row_block: self.netlist.channel(f"{tile}.{name}.row{pe.row_block}", depth) for pe in layer.pes_of(block)
@@ -227,8 +230,8 @@ class _Builder:
         summed = vectors[0]
         if len(vectors) > 1:
             summed = build.channel(f"{tile}.{name}.sums")
-            add = accumulator.add_action(hardware, tile, n_tokens, len(vectors), width)
-            lane = build.layer_lane(f"{name}.accumulate", layer, (add,), frames, inputs=tuple(vectors), output=summed)
+            add = accumulator.add_action(hardware, tile, tokens.number, len(vectors), width)
+            lane = build.layer_lane(f"{name}.accumulate", layer, (add,), tokens, inputs=tuple(vectors), output=summed)
             build.shared(f"{tile}.accumulator").lanes.append(lane)
         if frames != build.every_frame:
             summed = add_current_store(build, layer, block, summed)
@@ -243,7 +246,7 @@ class _Builder:
         first, last = layer.col_blocks[block]
         outbox = build.channel(f"{tile}.{name}.out")
         fired = outbox if spec.pool is None else build.channel(f"{tile}.{name}.fired")
-        n_tokens = build.n_tokens(layer, build.every_frame)
+        n_tokens = build.tokens(layer, build.every_frame).number
         updates = neuron.update_actions(hardware, tile, n_tokens, last - first, spec.neuron.state_words)
         lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
         if spec.neuron.kind == "accumulate":

@@ -5,6 +5,8 @@ Everything here follows from shapes alone, so it is checked before anything has 
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from archsim.activity import LayerActivity
@@ -13,6 +15,7 @@ from archsim.components.line_buffer import Window
 from archsim.components.neuron import pool_emits
 from archsim.errors import MappingError
 from archsim.mapping import LayerMapping, Mapping
+from archsim.mapping.model import positions_of
 from archsim.workload.network import INPUT, Layer, Shape
 
 _FRAMES = 2
@@ -34,14 +37,38 @@ def window(mapping: Mapping, layer: LayerMapping) -> Window:
     return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
 
 
+def read_window(mapping: Mapping, layer: LayerMapping) -> Window:
+    """What the tokens of the layer's PEs are: output positions, or one by one the positions of a streamed map."""
+    if layer.streamed_map is None:
+        return window(mapping, layer)
+    return Window(layer.streamed_map[1:], layer.streamed_map[1:], (1, 1))
+
+
+def streamed_positions(layer: LayerMapping, row_block: int) -> np.ndarray:
+    """Positions of the streamed map, in raster order, of which a row block has rows."""
+    assert layer.streamed_map is not None, "only streamed layers take positions one by one"
+    found = set().union(*(positions_of(rows) for rows in layer.row_blocks[row_block]))
+    return np.array(sorted(y * layer.streamed_map[2] + x for y, x in found))
+
+
+def crossbars_read(layer: LayerMapping, row_block: int, n_tokens: int) -> int | np.ndarray:
+    """Crossbars of a row block that a token drives rows of: all of them, or by position of a streamed map."""
+    block = layer.row_blocks[row_block]
+    if layer.streamed_map is None:
+        return len(block)
+    held = Counter(position for rows in block for position in positions_of(rows))
+    counts = np.array([held[position] for position in sorted(held)])
+    return np.tile(counts, n_tokens // len(counts))
+
+
 def needs_and_uses(
     mapping: Mapping, layer: LayerMapping, n_frames: int, n_timesteps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Last position that every token needs, and last token that every position serves; over all frames.
+    """Last position that every token of a PE needs, and last token that every position serves; over all frames.
 
     For one of several copies, tokens are those that it serves.
     """
-    reads = window(mapping, layer)
+    reads = read_window(mapping, layer)
     need, last_use = line_buffer.needed_positions(reads, n_frames), line_buffer.last_uses(reads, n_frames)
     if layer.layer.delayed:
         return line_buffer.delayed_needs(need, reads, n_timesteps), line_buffer.delayed_uses(last_use, reads)
@@ -84,7 +111,7 @@ def copy_outputs(layer: LayerMapping, n_frames: int) -> np.ndarray:
 
 def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
     """Positions that the layer's line buffers hold; a MappingError gives the minimum where they are too few."""
-    reads, spec = window(mapping, layer), layer.layer
+    reads, spec = read_window(mapping, layer), layer.layer
     by_rows = spec.source != INPUT and not is_staged(mapping, layer) and sends_addresses(mapping, spec.source)
     if spec.delayed:
         least = line_buffer.minimum_capacity(reads, by_rows) + reads.n_inputs

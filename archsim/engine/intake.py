@@ -87,10 +87,10 @@ class Intake:
         if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
             return [Source(0, 0)]
         _, height, width = geometry.source_shape(self.mapping, layer)
-        features = height * width if layer.layer.kind == "linear" else 1
+        features = height * width if layer.row_layer.kind == "linear" else 1
         blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
         spans = {(first, last) for block in blocks for rows in layer.row_blocks[block] for _, _, first, last in rows}
-        inputs = [(first, last) for first, last in spans if first < layer.layer.in_shape[0]]
+        inputs = [(first, last) for first, last in spans if first < layer.n_channels]
         # what starts a tile that holds a bias row and nothing else is the arrival of the first channel
         needed = [(first // features, (last - 1) // features) for first, last in inputs or [(0, 1)]]
         before = self.mapping.layer(layer.layer.source)

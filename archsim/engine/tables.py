@@ -144,7 +144,8 @@ def _layer_row(
         n_tokens = n_frames * height * width
         row["tokens"] = n_tokens
         row["nf"] = values.nf
-        row["skipped_reads"] = n_tokens * (layer.n_crossbars // layer.n_copies) * bits - reads
+        n_reads = sum(layer.n_reads(pe.row_block) for pe in layer.pes) // layer.n_copies
+        row["skipped_reads"] = n_tokens * n_reads * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
         row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
         if layer.layer.neuron.kind not in ("accumulate", "none"):

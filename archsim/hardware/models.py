@@ -303,8 +303,9 @@ class MappingPolicy(Part):
     """Direct-coded input: the first layer is read again at every timestep (`repeat`), or at the first one only and
     its sums are kept in V_mem memory (`once`); or MAC units compute it without crossbars, exactly, with quantised
     weights (`digital`), also once where every timestep has the same input."""
-    fc: Literal["whole"] = "whole"
-    """`whole`: a fully connected layer waits for the whole frame of a timestep."""
+    fc: Literal["whole", "stream"] = "whole"
+    """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
+    drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""
     schedule: Literal["pipelined", "layer_by_layer", "tick_batched"] = "pipelined"
     """`pipelined`: layers overlap as data allows; else frames are staged in the global buffer, and a layer starts
     with a whole frame (`layer_by_layer`) or with those of all timesteps (`tick_batched`)."""

@@ -31,7 +31,7 @@ from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
 from archsim.mapping.model import LayerMapping, Mapping
-from archsim.workload.network import INPUT, Layer
+from archsim.workload.network import INPUT, Layer, Shape
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ChipLayer:
     layer: Layer
     programmed: ProgrammedLayer | DigitalLayer
     policy: MappingPolicy
+    row_shape: Shape
+    """Shape of the inputs as rows are ordered: that of a streamed layer's map, else the layer's."""
     input_scale: float
     """Real value of one input integer."""
     first_rows: InputFormat | None
@@ -81,11 +83,13 @@ def program(
         programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
     else:
         bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
-        programmed = program_layer(_weight_tensor(layer), _geometry(mapped), hardware, bias, layer.name, chip, progress)
+        weights, cut = _weight_tensor(mapped.row_layer), _geometry(mapped)
+        programmed = program_layer(weights, cut, hardware, bias, layer.name, chip, progress)
     return ChipLayer(
         layer=layer,
         programmed=programmed,
         policy=mapping.hardware.mapping,
+        row_shape=mapped.row_layer.in_shape,
         input_scale=scale,
         first_rows=rows if layer.source == INPUT else None,
         v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
@@ -94,8 +98,9 @@ def program(
 
 def _geometry(mapped: LayerMapping) -> LayerGeometry:
     pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
-    layer = mapped.layer
-    return LayerGeometry(mapped.row_blocks, mapped.col_blocks, pairs, layer.stride, layer.padding, layer.conv_shape[1:])
+    layer = mapped.row_layer
+    cut = (mapped.row_blocks, mapped.col_blocks, pairs)
+    return LayerGeometry(*cut, layer.stride, layer.padding, layer.conv_shape[1:], mapped.streamed_map is not None)
 
 
 def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
@@ -103,7 +108,7 @@ def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
     if isinstance(layer.programmed, DigitalLayer):
         return layer
     inputs, rows, _ = _driven(layer, values)
-    frames = inputs.flatten(0, 1)
+    frames = inputs.reshape(-1, *layer.row_shape)
     return replace(layer, programmed=fit_gains(calibrate_ranges(layer.programmed, frames, rows), frames, rows))
 
 
@@ -139,7 +144,7 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
         inputs, clipped = inputs.expand(-1, n_timesteps, -1, -1, -1), clipped * n_timesteps
     n_samples, n_steps = inputs.shape[:2]
     repeats = n_timesteps // n_steps
-    frame_sums, clips = _sums(layer, inputs.flatten(0, 1), rows)
+    frame_sums, clips = _sums(layer, inputs.reshape(-1, *layer.row_shape), rows)
     products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
     ideal = ideal_products(layer.layer, inputs, layer.input_scale)
     if layer.n_bias_rows:
@@ -170,7 +175,7 @@ def drawn_power_w(layer: ChipLayer, inputs: Tensor) -> Tensor | None:
     if layer.crossbars is None:
         return None
     _, rows, _ = _driven(layer, inputs)
-    return read_power_w(layer.crossbars, inputs.flatten(0, 1), rows)
+    return read_power_w(layer.crossbars, inputs.reshape(-1, *layer.row_shape), rows)
 
 
 def _sums(layer: ChipLayer, frames: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:

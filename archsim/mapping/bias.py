@@ -24,7 +24,7 @@ def add_bias_rows(
 
     Args:
         hardware: The chip.
-        layer: The layer with biases.
+        layer: The layer with biases, as its rows see it.
         row_blocks: Its crossbars, by row block.
         feeding: Row blocks of every column block.
 

@@ -6,13 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from archsim.hardware.models import Hardware
-from archsim.workload.network import Layer, Network
+from archsim.mapping.rules import over_map
+from archsim.workload.network import Layer, Network, Shape
 
 Segment = tuple[int, int, int, int]
 """Neighbouring rows of a crossbar: (kernel_y, kernel_x, first input channel, last input channel + 1).
 Channels behind the layer's last are bias rows, which are always driven."""
 CrossbarRows = tuple[Segment, ...]
 """Rows of one crossbar, in order; one segment of inputs with the kernel-position layout, several with the dense one."""
+
+
+def positions_of(rows: CrossbarRows) -> set[tuple[int, int]]:
+    """Kernel positions, or positions of a streamed map, that a crossbar has rows of."""
+    return {(y, x) for y, x, _, _ in rows}
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,9 @@ class LayerMapping:
     """Copies of the layer: copy j serves the output positions whose number modulo n_copies is j."""
     copy: int = 0
     """Which copy this is, where it is one of `views`."""
+    streamed_map: Shape | None = None
+    """Map whose positions a fully connected layer takes one by one; its rows are then ordered by position, channels
+    within, and a segment's kernel position is a position of the map. None where a frame is read at once."""
 
     @property
     def views(self) -> tuple[LayerMapping, ...]:
@@ -67,10 +76,24 @@ class LayerMapping:
         return 0 if self.is_digital else len(self.pes)
 
     @property
+    def row_layer(self) -> Layer:
+        """The layer as its rows see it: a streamed one as a convolution with a kernel of the map's size."""
+        return self.layer if self.streamed_map is None else over_map(self.layer, self.streamed_map)
+
+    @property
+    def n_channels(self) -> int:
+        """Input channels that segments count; those behind them are bias rows."""
+        return (self.streamed_map or self.layer.in_shape)[0]
+
+    @property
     def n_bias_rows(self) -> int:
         """Bias rows, in different row blocks; 0 where biases are added digitally."""
         segments = (segment for block in self.row_blocks for rows in block for segment in rows)
-        return sum(first >= self.layer.in_shape[0] for _, _, first, _ in segments)
+        return sum(first >= self.n_channels for _, _, first, _ in segments)
+
+    def n_reads(self, row_block: int) -> int:
+        """Reads of a row block's crossbars per output position and input bit: one, or one per streamed position."""
+        return sum(1 if self.streamed_map is None else len(positions_of(rows)) for rows in self.row_blocks[row_block])
 
     @property
     def n_stored(self) -> int:

@@ -18,10 +18,10 @@ from archsim.mapping import replication
 from archsim.mapping.bias import add_bias_rows
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.mapping.placement import PLACEMENTS, snake
-from archsim.mapping.rules import has_bias_row, is_digital
+from archsim.mapping.rules import has_bias_row, is_digital, over_map, streamed_map
 from archsim.units import ceil_div
 from archsim.workload.model import Workload
-from archsim.workload.network import Layer, Network
+from archsim.workload.network import Layer, Network, Shape
 
 
 def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
@@ -67,7 +67,8 @@ def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list
             n_units = sum(place.unit == "mac" and place.tile == tile for item in layers for place in item.pes)
             layers.append(_place_digital(hardware, layer, tile, n_units))
             continue
-        mapped = _place_layer(hardware, layer, copies.get(layer.name, 1), (tile, pe))
+        shape = streamed_map(hardware.mapping, network, layer)
+        mapped = _place_layer(hardware, layer, shape, copies.get(layer.name, 1), (tile, pe))
         layers.append(mapped)
         tile, pe = mapped.pes[-1].tile, mapped.pes[-1].pe + 1
     return layers
@@ -92,10 +93,13 @@ def _require_flow(network: Network) -> None:
                 )
 
 
-def row_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[CrossbarRows, ...], ...]:
-    """Crossbars of one column block, grouped by the PE that holds them; bias rows come later."""
+def row_blocks(hardware: Hardware, layer: Layer, is_streamed: bool) -> tuple[tuple[CrossbarRows, ...], ...]:
+    """Crossbars of one column block, grouped by the PE that holds them; bias rows come later.
+
+    `layer` is the layer as its rows see it. The map of a streamed layer is unrolled with either layout.
+    """
     per_pe = hardware.tile.pe.crossbars
-    if hardware.mapping.layout == "dense":
+    if hardware.mapping.layout == "dense" or is_streamed:
         crossbars = _dense_crossbars(hardware, layer)
         return tuple(tuple(crossbars[first : first + per_pe]) for first in range(0, len(crossbars), per_pe))
     rows, channels = hardware.tile.pe.crossbar.rows, layer.in_shape[0]
@@ -148,11 +152,19 @@ def _feeding(layer: Layer, rows: tuple[tuple[CrossbarRows, ...], ...], col_block
     return [index for index, block in enumerate(rows) if feeds(block)]
 
 
-def _place_layer(hardware: Hardware, layer: Layer, n_copies: int, first_free: tuple[int, int]) -> LayerMapping:
-    rows, cols, pes_per_tile = row_blocks(hardware, layer), col_blocks(hardware, layer), hardware.tile.pes
-    feeding_of = [_feeding(layer, rows, block) for block in cols]
+def _place_layer(
+    hardware: Hardware, layer: Layer, shape: Shape | None, n_copies: int, first_free: tuple[int, int]
+) -> LayerMapping:
+    """Place the copies of a layer; `shape` is the map of a streamed one."""
+    on_rows = layer if shape is None else over_map(layer, shape)
+    rows, cols, pes_per_tile = (
+        row_blocks(hardware, on_rows, shape is not None),
+        col_blocks(hardware, layer),
+        hardware.tile.pes,
+    )
+    feeding_of = [_feeding(on_rows, rows, block) for block in cols]
     if has_bias_row(hardware.mapping, layer):
-        rows, feeding_of = add_bias_rows(hardware, layer, rows, feeding_of)
+        rows, feeding_of = add_bias_rows(hardware, on_rows, rows, feeding_of)
     places: list[PePlace] = []
     tile, pe = first_free
     for copy, col in product(range(n_copies), range(len(cols))):
@@ -164,7 +176,7 @@ def _place_layer(hardware: Hardware, layer: Layer, n_copies: int, first_free: tu
                 tile, pe = tile + 1, 0
             places.append(PePlace(row, col, tile, pe, copy))
             pe += 1
-    return LayerMapping(layer, rows, cols, tuple(places), n_copies)
+    return LayerMapping(layer, rows, cols, tuple(places), n_copies, streamed_map=shape)
 
 
 def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], n_tiles: int) -> str:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archsim.hardware.models import MappingPolicy
-from archsim.workload.network import INPUT, Layer
+from archsim.workload.network import INPUT, Layer, Network, Shape
 
 
 def is_digital(policy: MappingPolicy, layer: Layer) -> bool:
     """Whether digital MAC units compute a layer: one that reads the network's input, with first_layer: digital."""
     return policy.first_layer == "digital" and layer.source == INPUT
+
+
+def streamed_map(policy: MappingPolicy, network: Network, layer: Layer) -> Shape | None:
+    """Shape of the map whose positions a fully connected layer takes as they come; None where it waits for a frame.
+
+    Behind a map of one position there is nothing to wait for. Recurrent layers read a frame that is complete.
+    """
+    if policy.fc == "whole" or layer.kind != "linear" or layer.delayed or is_digital(policy, layer):
+        return None
+    shape = network.input_shape if layer.source == INPUT else network.layer(layer.source).out_shape
+    return shape if shape[1:] != (1, 1) else None
+
+
+def over_map(layer: Layer, shape: Shape) -> Layer:
+    """A fully connected layer behind a flattened map as a convolution with a kernel of the map's size."""
+    kernel = (shape[1], shape[2])
+    weights = None if layer.weights is None else layer.weights.reshape(layer.out_channels, *shape)
+    return replace(layer, kind="conv2d", in_shape=shape, kernel=kernel, weights=weights, fan_out=None)
 
 
 def has_bias_row(policy: MappingPolicy, layer: Layer) -> bool:
