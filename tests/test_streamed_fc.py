@@ -13,9 +13,10 @@ from nir_graphs import dense, graph, save
 from test_inference import chip, neurons
 from test_traces import files_that_differ
 from test_traces import run as cli
+from torch.nn import functional
 
 from archsim.activity import Activity, LayerActivity
-from archsim.analog.product import InputFormat, hardware_sums
+from archsim.analog.product import InputFormat, calibrate_ranges, hardware_sums, read_power_w
 from archsim.engine import geometry
 from archsim.hardware.reader import load_hardware
 from archsim.inference import infer
@@ -92,6 +93,44 @@ def test_every_position_is_converted_on_its_own(shape, rows, out, merge):
     assert np.allclose(sums.numpy()[:, :, 0, 0], expected * programmed.weight_scale, rtol=0, atol=1e-9)
     assert int(clips.sum()) == 0
     assert programmed.weight_scale == 1
+
+
+def circuit(nonlinearity: str, merge: str):
+    """A streamed layer on crossbars with wires, and the same one with all positions driven at once."""
+    device = {"r_on_ohm": 2e4, "r_off_ohm": 2e5, "nonlinearity": nonlinearity, "nonlinearity_v0_v": 1e3}
+    array = {"rows": 4, "cols": 8, "bits_per_cell": 3, "signed": "differential", "device": device}
+    array |= {"r_wire_row_ohm": 20.0, "r_wire_col_ohm": 20.0, "v_read_v": 0.2}
+    hardware = chip(4, {"bits": 16}, array, merge, crossbars=2, fc="stream")
+    mapping = map_network(hardware, flat((3, 2, 2), 5))
+    programmed = program(mapping, mapping.layers[0], 1.0, InputFormat(1)).programmed
+    inputs = torch.randint(0, 2, (5, 3, 2, 2), generator=torch.Generator().manual_seed(2))
+    streamed = calibrate_ranges(programmed, inputs, InputFormat(1))
+    whole = replace(programmed, geometry=replace(programmed.geometry, is_streamed=False))
+    return streamed, calibrate_ranges(whole, inputs, InputFormat(1)), inputs
+
+
+@pytest.mark.parametrize("merge", ["analog", "digital"])
+@pytest.mark.parametrize("nonlinearity", ["off", "exact"])
+def test_positions_superpose_in_a_linear_circuit(nonlinearity, merge):
+    """Wires of 20 ohm a cell; the sinh curve of the solved circuit is straight to a kilovolt."""
+    streamed, whole, inputs = circuit(nonlinearity, merge)
+    one, other = (hardware_sums(layer, inputs, InputFormat(1))[0] for layer in (streamed, whole))
+    products = functional.conv2d(inputs.double(), streamed.weights.permute(3, 2, 0, 1))
+    assert torch.allclose(one, other, rtol=0, atol=0.02)
+    assert 0.1 < float((one - products).abs().max()) < 0.5 * float(products.abs().max())
+
+
+def test_the_power_of_a_read_is_that_of_one_positions_rows():
+    streamed, whole, _ = circuit("off", "analog")
+    inputs = torch.zeros(4, 3, 2, 2, dtype=torch.int64)
+    for frame in range(4):
+        inputs[frame, :, frame // 2, frame % 2] = 1
+    by_position = read_power_w(streamed, inputs, InputFormat(1)).view(4, 4, -1)
+    alone = read_power_w(whole, inputs, InputFormat(1))
+    assert alone.sum() > 0
+    for frame in range(4):
+        assert torch.equal(by_position[frame, frame], alone[frame])
+        assert torch.equal(by_position[frame].sum(0), alone[frame])
 
 
 @pytest.mark.parametrize("seed", joins.VALUE_SEEDS[:10])
