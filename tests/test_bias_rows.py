@@ -42,7 +42,10 @@ def test_sums_with_a_bias_row_are_torchs_convolution_with_bias(seed):
     layer = joins.grouped(groups, channels, out, kernel, stride, seed)
     layer = replace(layer, bias=rng.integers(-7, 8, out))
     array = {"rows": int(rng.choice([2, 3, 4, 64])), "cols": int(rng.choice([8, 16]))}
-    array |= {"signed": str(rng.choice(["diff", "differential"])), "zero_skip": bool(rng.random() < 0.5)}
+    array |= {
+        "signed": str(rng.choice(["diff", "differential", "differential_arrays", "offset"])),
+        "zero_skip": bool(rng.random() < 0.5),
+    }
     layout = str(rng.choice(["kernel_position", "dense"]))
     merge, crossbars = str(rng.choice(["analog", "digital"])), int(rng.choice([1, 3, 9]))
     hardware = chip(crossbar=array, merge=merge, crossbars=crossbars, layout=layout, bias="row")
@@ -104,7 +107,10 @@ def test_a_bias_row_is_driven_once_per_token_and_never_skipped(zero_skip):
 def test_a_fine_chip_with_bias_rows_is_the_ideal_network(seed):
     workload, rng = joins.random_workload(seed), np.random.default_rng(seed)
     array = {"rows": int(rng.choice([2, 4, 64])), "cols": int(rng.choice([16, 64]))}
-    array |= {"signed": str(rng.choice(["diff", "differential"])), "zero_skip": bool(rng.random() < 0.7)}
+    array |= {
+        "signed": str(rng.choice(["diff", "differential", "differential_arrays", "offset"])),
+        "zero_skip": bool(rng.random() < 0.7),
+    }
     policy = {"layout": str(rng.choice(["dense", "kernel_position"])), "bias": "row"}
     hardware = chip(16, None, array, str(rng.choice(["analog", "digital"])), **policy)
     activity = infer(map_network(hardware, workload), workload, samples=2)

@@ -119,7 +119,7 @@ def random_overrides(rng: np.random.Generator) -> dict:
         "tile.pe.crossbar.rows": int(rng.choice([2, 4, 16, 64])),
         "tile.pe.crossbar.cols": int(rng.choice([8, 16, 64])),
         "tile.pe.crossbar.zero_skip": bool(rng.random() < 0.6),
-        "tile.pe.crossbar.signed": str(rng.choice(["diff", "differential"])),
+        "tile.pe.crossbar.signed": str(rng.choice(["diff", "differential", "differential_arrays", "offset"])),
         "tile.pe.crossbars": int(rng.choice([1, 3, 9])),
         "tile.pe.pipelined": bool(rng.random() < 0.6),
         "tile.pe.column_merge": str(rng.choice(["analog", "digital"])),
@@ -274,7 +274,9 @@ def brute_counts(each: Run, mapped) -> dict[str, int]:
     is_binary = hardware.mapping.input_coding == "binary"
     n_bits = 1 if is_binary else max(1, int(inputs.max()).bit_length())
     inputs = (inputs > 0).astype(int) if is_binary else inputs
-    cols = layer.out_channels * hardware.cols_per_weight
+    has_reference = pe.crossbar.signed == "offset"
+    slices = -(-hardware.mapping.weight_bits // pe.crossbar.bits_per_cell)
+    cols = layer.out_channels * hardware.cols_per_weight + has_reference * slices * len(mapped.col_blocks)
     counts = {"crossbar_reads": 0, "skipped_reads": 0, "adc_conversions": 0, "neuron_updates": 0}
     for sample, step, out_y, out_x in np.ndindex(*inputs.shape[:2], *layer.conv_shape[1:]):
         counts["neuron_updates"] += layer.out_channels

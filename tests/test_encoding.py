@@ -17,15 +17,17 @@ def integers(shape: tuple[int, ...], bits: int, seed: int) -> torch.Tensor:
 @given(
     weight_bits=st.integers(2, 16),
     bits_per_cell=st.integers(1, 8),
-    signed=st.sampled_from(["diff", "differential"]),
+    signed=st.sampled_from(["diff", "differential", "differential_arrays", "offset"]),
     n_rows=st.integers(1, 40),
     n_cols=st.integers(1, 9),
+    cut=st.integers(1, 9),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_decoded_columns_are_the_integer_product(weight_bits, bits_per_cell, signed, n_rows, n_cols, seed):
+def test_decoded_columns_are_the_integer_product(weight_bits, bits_per_cell, signed, n_rows, n_cols, cut, seed):
     weights = integers((n_rows, n_cols), weight_bits, seed)
     inputs = torch.randint(0, 2, (5, n_rows), generator=torch.Generator().manual_seed(seed + 1))
-    encoded = encode_weights(weights, weight_bits, bits_per_cell, signed)
+    blocks = [(first, min(first + cut, n_cols)) for first in range(0, n_cols, cut)]
+    encoded = encode_weights(weights, weight_bits, bits_per_cell, signed, blocks)
     sums = inputs.to(torch.float32) @ encoded.cells
     decoded = decode_columns(sums, encoded) - inputs.to(torch.float64) @ encoded.correction
     assert torch.equal(decoded.to(torch.int64), inputs @ weights)
@@ -35,14 +37,15 @@ def test_decoded_columns_are_the_integer_product(weight_bits, bits_per_cell, sig
 @given(
     weight_bits=st.integers(2, 16),
     bits_per_cell=st.integers(1, 8),
-    signed=st.sampled_from(["diff", "differential"]),
+    signed=st.sampled_from(["diff", "differential", "differential_arrays", "offset"]),
     seed=st.integers(0, 2**31 - 1),
 )
 def test_levels_fit_the_cells_and_the_declared_columns(weight_bits, bits_per_cell, signed, seed):
     encoded = encode_weights(integers((8, 3), weight_bits, seed), weight_bits, bits_per_cell, signed)
-    magnitude_bits = weight_bits if signed == "diff" else weight_bits - 1
+    magnitude_bits = weight_bits if signed in ("diff", "offset") else weight_bits - 1
+    n_references = 1 if signed == "offset" else 0
     assert encoded.n_slices == -(-magnitude_bits // bits_per_cell)
-    assert encoded.cells.shape == (8, 3 * encoded.cols_per_weight)
+    assert encoded.cells.shape == (8, (3 + n_references) * encoded.cols_per_weight)
     assert float(encoded.cells.min()) >= 0
     assert bool((encoded.cells <= encoded.largest_levels).all())
     assert float(encoded.largest_levels.max()) <= 2**bits_per_cell - 1
@@ -57,6 +60,13 @@ def test_diff_stores_negative_weights_shifted_by_eight():
 def test_differential_orders_column_then_slice_then_sign():
     encoded = encode_weights(torch.tensor([[-6, 5]]), 4, 2, "differential")
     assert encoded.cells.tolist() == [[0, 2, 0, 1, 1, 0, 1, 0]]
+
+
+def test_offset_has_a_reference_of_mid_scale_for_every_block_of_columns():
+    encoded = encode_weights(torch.tensor([[-7, 0, 7]]), 4, 4, "offset", [(0, 2), (2, 3)])
+    assert encoded.cells.tolist() == [[1, 8, 15, 8, 8]]
+    assert encoded.correction.tolist() == [[0, 0, 0]]
+    assert encoded.by_column(torch.tensor([5, 6, 7])).tolist() == [5, 6, 7, 5, 7]
 
 
 @pytest.mark.parametrize(("minimum", "offset"), [(3, 0), (0, 0), (-1, 1), (-2, 2), (-3, 4), (-7, 8), (-8, 8), (-9, 16)])

@@ -122,7 +122,8 @@ def test_a_library_of_another_node_is_refused():
         (
             "      signed: differential",
             "      signed: twos_complement",
-            "tile.pe.crossbar.signed is 'twos_complement'; it must be 'diff' or 'differential'",
+            "tile.pe.crossbar.signed is 'twos_complement'; "
+            "it must be 'diff', 'differential', 'differential_arrays' or 'offset'",
         ),
         ("kind: crossbar_chip", "kind: gpu", "kind is 'gpu'; it must be 'crossbar_chip'"),
         ("name: demo", "name: ../demo", "name is '../demo'; it must be text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$"),

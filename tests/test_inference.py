@@ -79,7 +79,7 @@ def run(hardware: Hardware, workload: Workload, samples=1):
 
 
 @pytest.mark.parametrize("merge", ["analog", "digital"])
-@pytest.mark.parametrize("signed", ["diff", "differential"])
+@pytest.mark.parametrize("signed", ["diff", "differential", "differential_arrays", "offset"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "in_channels", "out_channels"),
     [(1, 1, 0, 20, 9), (3, 1, 1, 9, 5), (3, 2, 1, 20, 17), (5, 2, 2, 3, 4), (5, 1, 0, 17, 12)],
@@ -126,7 +126,7 @@ def test_gain_undoes_a_constant_factor(scope):
 
 
 @pytest.mark.parametrize("adc_range", ["full", "calibrated"])
-@pytest.mark.parametrize("signed", ["diff", "differential"])
+@pytest.mark.parametrize("signed", ["diff", "differential", "differential_arrays", "offset"])
 @pytest.mark.parametrize("rules", [{"reset": "subtract"}, {"reset": "zero", "spikes_per_step": "many"}])
 def test_fine_hardware_equals_the_ideal_network_spike_for_spike(adc_range, signed, rules):
     workload = small_workload(**rules)

@@ -246,7 +246,10 @@ def test_a_chip_with_fine_weights_and_converters_is_the_ideal_network(seed):
     """Weights on a 16-bit grid, converters of one level per code: nothing is rounded anywhere."""
     workload, rng = random_workload(seed), np.random.default_rng(seed)
     array = {"rows": int(rng.choice([2, 4, 64])), "cols": int(rng.choice([16, 64]))}
-    array |= {"signed": str(rng.choice(["diff", "differential"])), "zero_skip": bool(rng.random() < 0.7)}
+    array |= {
+        "signed": str(rng.choice(["diff", "differential", "differential_arrays", "offset"])),
+        "zero_skip": bool(rng.random() < 0.7),
+    }
     policy = {"layout": str(rng.choice(["dense", "kernel_position"])), "share_tiles": bool(rng.random() < 0.5)}
     hardware = chip(16, None, array, str(rng.choice(["analog", "digital"])), **policy)
     activity = infer(map_network(hardware, workload), workload, samples=2)

@@ -28,7 +28,7 @@ OPTIONS = joins.CHIPS | {
     "tile.pe.crossbar.bits_per_cell": (2, 4),
     "tile.pe.crossbar.rows": (3, 8, 16, 64),
     "tile.pe.crossbar.cols": (16, 32, 64),
-    "tile.pe.crossbar.signed": ("diff", "differential"),
+    "tile.pe.crossbar.signed": ("diff", "differential", "differential_arrays", "offset"),
 }
 
 

@@ -44,8 +44,15 @@ class ArrayPlace:
     col_block: int
     rows: Tensor
     """Rows of the layer's flattened cells, int64, in the order of the word lines."""
-    cols: slice
-    """Physical columns of the layer."""
+    cols: Tensor
+    """Physical columns of the layer, int64, in the order of the bit lines."""
+    shape: tuple[int, int]
+    """Word lines and bit lines of the whole array."""
+
+    @property
+    def spot(self) -> tuple[Tensor, Tensor]:
+        """Index of the array's cells in the layer's flattened ones."""
+        return self.rows.unsqueeze(1), self.cols
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class _Batch:
     def used(self, index: int) -> tuple[slice, slice]:
         """Rows and columns in use: those next to the sense inputs and to the drivers."""
         place = self.places[index]
-        return slice(self.shape[0] - len(place.rows), self.shape[0]), slice(0, place.cols.stop - place.cols.start)
+        return slice(self.shape[0] - len(place.rows), self.shape[0]), slice(0, len(place.cols))
 
 
 def _solve(
@@ -163,16 +170,16 @@ def _solve(
     for batch in _batches(places, hardware, name):
         wanted_levels = torch.zeros(len(batch.places), *batch.shape)
         for index, place in enumerate(batch.places):
-            wanted_levels[index][batch.used(index)] = flat[place.rows, place.cols]
+            wanted_levels[index][batch.used(index)] = flat[place.spot]
         g = cell_conductances(wanted_levels, largest_level(hardware), physics, chip, batch.stream)
         solved = _circuits(g, hardware, chip, batch.stream)
         ideal = wanted(wanted_levels, largest_level(hardware), physics)
         for index, place in enumerate(batch.places):
             rows, cols = batch.used(index)
-            cells[place.rows, place.cols] = (solved.matrix[index, rows, cols] / step_s).to(cells.dtype)
+            cells[place.spot] = (solved.matrix[index, rows, cols] / step_s).to(cells.dtype)
             shortfalls.append(_shortfalls(solved.matrix[index, rows, cols], ideal[index, rows, cols]))
             if variance is not None and solved.variance is not None:
-                variance[place.rows, place.cols] = (solved.variance[index, rows, cols] / step_s**2).to(cells.dtype)
+                variance[place.spot] = (solved.variance[index, rows, cols] / step_s**2).to(cells.dtype)
             if solved.inputs is not None:
                 conductance.add(place, solved.inputs[index, rows, rows])
             if physics.nonlinearity == "exact":
@@ -200,12 +207,11 @@ def _draws(hardware: Hardware) -> bool:
 
 def _batches(places: Sequence[ArrayPlace], hardware: Hardware, name: str) -> Iterator[_Batch]:
     """Crossbars grouped by size: whole arrays, or their used part where cells beside it are open."""
-    crossbar = hardware.tile.pe.crossbar
     alike: dict[tuple[int, int], list[ArrayPlace]] = defaultdict(list)
     for place in places:
         is_open = hardware.mapping.unused_cells == "open"
-        used = (len(place.rows), place.cols.stop - place.cols.start)
-        alike[used if is_open else (crossbar.rows, crossbar.cols)].append(place)
+        used = (len(place.rows), len(place.cols))
+        alike[used if is_open else place.shape].append(place)
     for shape, group in alike.items():
         size = max(1, CHUNK_CELLS // (shape[0] * shape[1]))
         for first in range(0, len(group), size):
@@ -357,11 +363,11 @@ def _key(levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip:
         crossbar.bits_per_cell,
         hardware.mapping.unused_cells,
     )
-    where = [(item.row_block, item.crossbar, item.col_block, item.cols.start, item.cols.stop) for item in places]
+    where = [(item.row_block, item.crossbar, item.col_block, item.shape) for item in places]
     digest = sha256(repr((physics, circuit, chip, name, where, levels.shape)).encode())
     digest.update(levels.contiguous().numpy().tobytes())
     for place in places:
-        digest.update(place.rows.numpy().tobytes())
+        digest.update(place.rows.numpy().tobytes() + place.cols.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ then slice (least significant first), then sign (positive first). Entry points: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,13 +32,24 @@ class EncodedWeights:
     bits_per_cell: int
     n_slices: int
     n_signs: int
-    """Columns per slice: 1 for `diff`, 2 for `differential`."""
+    """Columns per slice: 1 for `diff` and `offset`, 2 for the differential schemes."""
+    reference_of: Tensor | None = None
+    """Reference whose sum is subtracted from each logical column, int64, shape (col); None: there are none. The
+    columns of the references, of all slices each, follow those of the weights."""
 
     @property
     def significance(self) -> Tensor:
         """What one level of each physical column is worth in weight levels, float64, shape (physical col)."""
         slices = 2.0 ** (self.bits_per_cell * torch.arange(self.n_slices, dtype=torch.float64))
         return slices.repeat_interleave(self.n_signs).repeat(self.cells.shape[-1] // self.cols_per_weight)
+
+    def by_column(self, values: Tensor) -> Tensor:
+        """Values of logical columns, shape (..., col), for the physical ones; a reference has its first column's."""
+        if self.reference_of is not None:
+            n_references = int(self.reference_of.max()) + 1
+            firsts = [int((self.reference_of == index).to(torch.int8).argmax()) for index in range(n_references)]
+            values = torch.cat([values, values[..., firsts]], dim=-1)
+        return values.repeat_interleave(self.cols_per_weight, dim=-1)
 
     @property
     def cols_per_weight(self) -> int:
@@ -79,7 +91,8 @@ def encode_weights(
     weights: Tensor,
     weight_bits: int,
     bits_per_cell: int,
-    signed: Literal["diff", "differential"],
+    signed: Literal["diff", "differential", "differential_arrays", "offset"],
+    col_blocks: Sequence[tuple[int, int]] = (),
 ) -> EncodedWeights:
     """Write integer weights as cell levels.
 
@@ -87,7 +100,9 @@ def encode_weights(
     stay small; a digital unit subtracts 2**p for every driven row whose weight is negative. Source:
     SpikeSim (Moitra et al., arXiv 2210.12899), Algorithm 1 and hardware evaluation code. The stored
     magnitude is given weight_bits bits, one more than symmetric weights need, as in SpikeSim.
-    `differential` stores max(w, 0) and max(-w, 0) in neighbouring columns of the same array.
+    `differential` stores max(w, 0) and max(-w, 0) in neighbouring columns, `differential_arrays` too (which
+    array they lie in is not decided here). `offset` stores w + 2**(weight_bits - 1) and, for every block of
+    columns, that offset in a reference column, whose converted sum is subtracted.
     A magnitude m is cut as m = sum over k of 2**(bits_per_cell * k) * slice_k.
 
     Args:
@@ -95,13 +110,24 @@ def encode_weights(
         weight_bits: Bits of a weight, sign included.
         bits_per_cell: Bits that a cell holds.
         signed: Scheme for negative weights.
+        col_blocks: Logical columns of each crossbar width, (first, last + 1); only `offset` asks for them.
 
     Returns:
         Levels in 0 .. 2**bits_per_cell - 1 and the decode rules.
     """
     integers = weights.to(torch.int64)
     negative = integers < 0
-    if signed == "diff":
+    reference_of = None
+    if signed == "offset":
+        half = 1 << (weight_bits - 1)
+        blocks = col_blocks or ((0, integers.shape[-1]),)
+        references = torch.full((*integers.shape[:-1], len(blocks)), half)
+        magnitudes = torch.cat([integers + half, references], dim=-1).unsqueeze(-1)
+        widths = torch.tensor([last - first for first, last in blocks])
+        reference_of = torch.arange(len(blocks)).repeat_interleave(widths)
+        correction = torch.zeros(integers.shape, dtype=torch.float64)
+        magnitude_bits = weight_bits
+    elif signed == "diff":
         offset = diff_offset(int(integers.min()) if integers.numel() else 0)
         magnitudes = (integers + offset * negative).unsqueeze(-1)
         correction = offset * negative.to(torch.float64)
@@ -114,20 +140,22 @@ def encode_weights(
     shifts = bits_per_cell * torch.arange(n_slices).unsqueeze(-1)
     mask = 2**bits_per_cell - 1
     levels = (magnitudes.unsqueeze(-2) >> shifts) & mask
-    limits = ((2 ** (weight_bits - 1) - 1) >> shifts.flatten()).clamp(max=mask)
+    largest = 2**weight_bits - 1 if signed == "offset" else 2 ** (weight_bits - 1) - 1
+    limits = (largest >> shifts.flatten()).clamp(max=mask)
     n_signs = magnitudes.shape[-1]
     return EncodedWeights(
         cells=levels.flatten(-3).to(torch.float32),
         correction=correction,
-        largest_levels=limits.repeat_interleave(n_signs).repeat(integers.shape[-1]).to(torch.float32),
+        largest_levels=limits.repeat_interleave(n_signs).repeat(magnitudes.shape[-2]).to(torch.float32),
         bits_per_cell=bits_per_cell,
         n_slices=n_slices,
         n_signs=n_signs,
+        reference_of=reference_of,
     )
 
 
 def decode_columns(values: Tensor, encoded: EncodedWeights) -> Tensor:
-    """Shift and add slices and subtract negative columns; the digital correction is still to be subtracted.
+    """Shift and add slices, subtract negative columns or references; the correction is still to be subtracted.
 
     Args:
         values: Converted column sums in cell levels, shape (..., physical col).
@@ -139,7 +167,11 @@ def decode_columns(values: Tensor, encoded: EncodedWeights) -> Tensor:
     """
     parts = values.to(torch.float64).unflatten(-1, (-1, encoded.n_slices, encoded.n_signs))
     signed = parts[..., 0] - parts[..., 1] if encoded.n_signs == 2 else parts[..., 0]
-    return signed @ (2.0 ** (encoded.bits_per_cell * torch.arange(encoded.n_slices, dtype=torch.float64)))
+    sums = signed @ (2.0 ** (encoded.bits_per_cell * torch.arange(encoded.n_slices, dtype=torch.float64)))
+    if encoded.reference_of is None:
+        return sums
+    n_cols = len(encoded.reference_of)
+    return sums[..., :n_cols] - sums[..., n_cols:][..., encoded.reference_of]
 
 
 def diff_offset(minimum: int) -> int:

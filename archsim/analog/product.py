@@ -150,8 +150,8 @@ def program_layer(
         integers = _with_bias_rows(integers, stored.to(integers.dtype), geometry)
         exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
         n_bias_rows = exact.shape[2] - weights.shape[1]
-    encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed)
-    places = _array_places(geometry, encoded)
+    encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed, geometry.col_blocks)
+    places = _array_places(geometry, encoded, hardware)
     effective = effective_cells(encoded.cells, places, hardware, chip, name, progress)
     layer = ProgrammedLayer(
         geometry,
@@ -255,14 +255,14 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
     if hardware.tile.pe.adc.range == "full":
         return layer
     scope = hardware.tile.pe.adc.range_scope
-    groups = _share(layer, scope).repeat_interleave(layer.encoded.cols_per_weight, dim=1)
+    groups = layer.encoded.by_column(_share(layer, scope))
     histogram = _histogram(layer, int(groups.max()) + 1)
     for _, padded in _chunks(layer, inputs):
         for index, bit in product(range(len(layer.geometry.row_blocks)), range(rows.n_bits)):
             for sums, driven in _reads(layer, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
                 worth = layer.encoded.significance * rows.significance(bit)
-                cols = _connected(layer, index).repeat_interleave(layer.encoded.cols_per_weight)
+                cols = layer.encoded.by_column(_connected(layer, index))
                 histogram.add(seen[:, cols], groups[index][cols], worth.square()[cols])
     found = calibrated_range(histogram, hardware.tile.pe.adc.bits, from_zero=not hardware.tile.pe.crossbar.zero_skip)
     return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))
@@ -348,26 +348,39 @@ def _match_statistics(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat)
     return replace(layer, normalisation=torch.stack([scale, offset]))
 
 
-def _array_places(geometry: LayerGeometry, encoded: EncodedWeights) -> list[ArrayPlace]:
-    """Crossbars of a layer, in order of row block, crossbar, column block."""
+def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Hardware) -> list[ArrayPlace]:
+    """Arrays of a layer, in order of row block, crossbar, column block, sign."""
+    crossbar = hardware.tile.pe.crossbar
     _, kernel_w, n_channels, _ = encoded.cells.shape
-    width = encoded.cols_per_weight
+    n_arrays = 2 if crossbar.signed == "differential_arrays" else 1
+    columns = [_block_columns(encoded, index, block) for index, block in enumerate(geometry.col_blocks)]
     places = []
     for row_block, crossbars in enumerate(geometry.row_blocks):
-        for crossbar, segments in enumerate(crossbars):
+        for number, segments in enumerate(crossbars):
             rows = torch.cat(
                 [(y * kernel_w + x) * n_channels + torch.arange(first, last) for y, x, first, last in segments]
             )
-            for col_block, (first, last) in enumerate(geometry.col_blocks):
+            for col_block, cols in enumerate(columns):
                 if (row_block, col_block) in geometry.pairs:
-                    cols = slice(first * width, last * width)
-                    places.append(ArrayPlace(row_block, crossbar, col_block, rows, cols))
+                    shape = (crossbar.rows, crossbar.cols // n_arrays)
+                    parts = (cols[array::n_arrays] for array in range(n_arrays))
+                    places += [ArrayPlace(row_block, number, col_block, rows, part, shape) for part in parts]
     return places
 
 
+def _block_columns(encoded: EncodedWeights, index: int, block: tuple[int, int]) -> Tensor:
+    """Physical columns of a column block, its references behind its weights."""
+    width = encoded.cols_per_weight
+    cols = torch.arange(block[0] * width, block[1] * width)
+    if encoded.reference_of is None:
+        return cols
+    first = (len(encoded.reference_of) + index) * width
+    return torch.cat([cols, torch.arange(first, first + width)])
+
+
 def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
-    """The digital correction with what a driven row adds through cells at level 0; differential columns cancel it."""
-    if offset == 0 or encoded.n_signs == 2:
+    """The correction with what a driven row adds through cells at level 0; differences of columns cancel it."""
+    if offset == 0 or encoded.n_signs == 2 or encoded.reference_of is not None:
         return encoded
     slices = sum(2.0 ** (encoded.bits_per_cell * index) for index in range(encoded.n_slices))
     return replace(encoded, correction=encoded.correction + offset * slices)
@@ -502,7 +515,7 @@ def _converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows
     always_read = errors is not None and not layer.hardware.tile.pe.crossbar.zero_skip
     sums = torch.zeros(padded.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
     connected = _connected(layer, row_block)
-    columns = connected.repeat_interleave(layer.encoded.cols_per_weight)
+    columns = layer.encoded.by_column(connected)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
         for read, driven in _reads(layer, (padded >> bit) & 1, row_block):

@@ -154,7 +154,7 @@ class _Builder:
         load = crossbar.PeLoad.of(
             hardware,
             geometry.crossbars_read(layer, pe.row_block, mine.number),
-            (last - first) * hardware.cols_per_weight,
+            (last - first) * hardware.cols_per_weight + hardware.reference_cols,
             n_bits,
             *(counts[served, pe.row_block] for counts in rows),
         )

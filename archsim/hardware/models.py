@@ -134,8 +134,10 @@ class Crossbar(Part):
     """Bit lines."""
     bits_per_cell: Annotated[int, Field(ge=1, le=8)] = 4
     """Bits that one cell stores; a wider weight is cut in slices over neighbouring columns."""
-    signed: Literal["diff", "differential"] = "diff"
-    """`diff`: negative weights stored as w + 2^n, corrected digitally; `differential`: two columns per weight."""
+    signed: Literal["diff", "differential", "differential_arrays", "offset"] = "diff"
+    """`diff`: negative weights stored as w + 2^n, corrected digitally; `differential`: two
+    neighbouring columns per weight; `differential_arrays`: two columns, in two arrays of half the columns; `offset`:
+    every weight stored as w + 2^n, and a reference column of 2^n in every crossbar that is converted and subtracted."""
     read_cycles: PositiveInt = 2
     """Chip cycles from driving the rows to settled bit-line currents."""
     write_cycles: PositiveInt | Auto = "auto"
@@ -364,9 +366,10 @@ class Hardware(Part):
 
     @model_validator(mode="after")
     def _weight_fits_the_columns(self) -> Self:
-        if self.cols_per_weight > self.tile.pe.crossbar.cols:
+        needed = self.cols_per_weight + self.reference_cols
+        if needed > self.tile.pe.crossbar.cols:
             raise ValueError(
-                f"one weight takes {self.cols_per_weight} columns ({self.mapping.weight_bits} bits, "
+                f"one weight takes {needed} columns ({self.mapping.weight_bits} bits, "
                 f"{self.tile.pe.crossbar.bits_per_cell} per cell, signed: {self.tile.pe.crossbar.signed}); "
                 f"crossbar.cols is {self.tile.pe.crossbar.cols}"
             )
@@ -374,8 +377,13 @@ class Hardware(Part):
 
     @property
     def magnitude_bits(self) -> int:
-        """Bits stored per weight: `diff` stores w + 2^n in n + 1 = weight_bits bits, `differential` |w|."""
-        return self.mapping.weight_bits if self.tile.pe.crossbar.signed == "diff" else self.mapping.weight_bits - 1
+        """Bits stored per weight: `diff` and `offset` store w + 2^n in n + 1 = weight_bits bits, the others |w|."""
+        return self.mapping.weight_bits - (1 if self._signs == 2 else 0)
+
+    @property
+    def _signs(self) -> int:
+        """Columns for one slice of a weight: positive and negative part, or one for both."""
+        return 2 if self.tile.pe.crossbar.signed.startswith("differential") else 1
 
     @property
     def weight_slices(self) -> int:
@@ -385,7 +393,12 @@ class Hardware(Part):
     @property
     def cols_per_weight(self) -> int:
         """Physical columns that one logical column takes."""
-        return self.weight_slices * (2 if self.tile.pe.crossbar.signed == "differential" else 1)
+        return self.weight_slices * self._signs
+
+    @property
+    def reference_cols(self) -> int:
+        """Physical columns of a crossbar that hold the reference of its weights."""
+        return self.weight_slices if self.tile.pe.crossbar.signed == "offset" else 0
 
     @property
     def row_write_cycles(self) -> int:

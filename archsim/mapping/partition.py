@@ -139,7 +139,7 @@ def _kernel_positions(layer: Layer) -> list[tuple[int, int]]:
 
 def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
     """Output channels of each column block."""
-    width = hardware.tile.pe.crossbar.cols // hardware.cols_per_weight
+    width = (hardware.tile.pe.crossbar.cols - hardware.reference_cols) // hardware.cols_per_weight
     return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
 
 
