@@ -195,7 +195,9 @@ class ExplainedStreams(Explained):
             else:
                 buffer, numbers = self.netlist.buffers[target.index], sent_by(lane)
                 capacity, fetched = buffer.capacity, self.fetched[target.index]
-                freed = np.maximum.accumulate(np.max([at[buffer.last_use] for at in fetched], axis=0))
+                never = np.iinfo(np.int64).max  # positions of the last timestep, which a delayed layer never needs
+                after = [np.append(at, never)[np.minimum(buffer.last_use, len(at))] for at in fetched]
+                freed = np.maximum.accumulate(np.max(after, axis=0))
             if capacity != UNBOUNDED:
                 mine = np.where(numbers >= capacity, freed[np.maximum(numbers - capacity, 0)], -1)
                 free[emits] = np.maximum(free[emits], mine)
@@ -346,21 +348,3 @@ def joining(kind: str) -> Network:
         return Network("res", (2, 4, 4), (stem, inner, conv("sum", "inner", (4, 4, 4), 4, adds=("stem",))))
     back = conv("back", "state", (4, 4, 4), 4, delayed=True, neuron=neuron("none"))
     return Network("loop", (2, 4, 4), (stem, back, conv("state", "stem", (4, 4, 4), 4, adds=("back",))))
-
-
-@pytest.mark.parametrize("schedule", STAGED)
-@pytest.mark.parametrize(
-    ("kind", "what"),
-    [
-        ("shortcut", "layer 'sum' of network 'res' joins a shortcut"),
-        ("recurrence", "layer 'back' of network 'loop' comes back one timestep later"),
-    ],
-)
-def test_what_joins_or_comes_back_cannot_be_staged(kind, what, schedule):
-    network = joining(kind)
-    with pytest.raises(MappingError) as caught:
-        simulate(network, flowing(network, 1, 2, 0, 0.5), {"mapping.schedule": schedule})
-    assert str(caught.value) == (
-        f"mapping.schedule is {schedule}, which stages whole frames between layers; {what} "
-        "and needs its data as it comes. Set mapping.schedule: pipelined."
-    )

@@ -6,15 +6,8 @@ import numpy as np
 
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
-from archsim.eventlog import Movement
+from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
-
-
-def input_action(hardware: Hardware, n_tokens: int, bits: int) -> Action:
-    """Read one input position, all channels, from the global buffer."""
-    return _access(
-        hardware, "input", "read", n_tokens, bits, Movement("global_buffer", "input", "inputs", "global_buffer")
-    )
 
 
 def output_action(hardware: Hardware, n_tokens: int, bits: int | np.ndarray) -> Action:
@@ -23,15 +16,17 @@ def output_action(hardware: Hardware, n_tokens: int, bits: int | np.ndarray) -> 
     return _access(hardware, "output", "write", n_tokens, bits, movement)
 
 
-def stage_write_action(hardware: Hardware, name: str, n_tokens: int, bits: int | np.ndarray) -> Action:
+def stage_write_action(
+    hardware: Hardware, name: str, data_class: DataClass, n_tokens: int, bits: int | np.ndarray
+) -> Action:
     """Stage one position of one column block; the ejection port sets the pace, so it takes no time of its own."""
-    movement = Movement(name, "global_buffer", "spikes", "global_buffer")
+    movement = Movement(name, "global_buffer", data_class, "global_buffer")
     return priced_action(hardware, "global_buffer", ("global_buffer", "write"), n_tokens, bits=bits, movement=movement)
 
 
-def stage_read_action(hardware: Hardware, name: str, n_tokens: int, bits: int) -> Action:
-    """Read one staged position, all channels, from the global buffer."""
-    return _access(hardware, name, "read", n_tokens, bits, Movement("global_buffer", name, "spikes", "global_buffer"))
+def stage_read_action(hardware: Hardware, name: str, data_class: DataClass, n_tokens: int, bits: int) -> Action:
+    """Read one position that waits in the global buffer, all channels that a port serves."""
+    return _access(hardware, name, "read", n_tokens, bits, Movement("global_buffer", name, data_class, "global_buffer"))
 
 
 def _access(

@@ -19,7 +19,7 @@ from archsim.engine.construction import Construction, Frames
 from archsim.engine.current_store import add_current_store
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
-from archsim.engine.staging import Staging
+from archsim.engine.staging import Staging, together
 from archsim.engine.streaming import add_running_sum, emits, passing_by
 from archsim.engine.transport import Arrival, Stream
 from archsim.errors import MappingError
@@ -55,7 +55,7 @@ class _Builder:
     def build_all(self) -> Netlist:
         for view in [view for layer in self.mapping.layers for view in layer.views]:
             self.intake.add(view)
-        self._add_input_port()
+        self._add_input_ports()
         for layer in self.mapping.layers:
             reads = None if layer.is_digital else self._reads(layer)
             for view in layer.views:
@@ -96,20 +96,32 @@ class _Builder:
             )
         return inputs[:, :1]
 
-    def _add_input_port(self) -> None:
-        build, readers = self.build, self.mapping.consumers(INPUT)
+    def _add_input_ports(self) -> None:
+        """The input port, and further ones for readers of the input that cannot share it; see `staging.together`."""
+        readers = self.mapping.consumers(INPUT)
+        streaming = [item for item in readers if not geometry.is_staged(self.mapping, item)]
+        groups = [group for group in (streaming, *together([i for i in readers if i not in streaming])) if group]
         channels, height, width = self.mapping.network.input_shape
+        bits = channels * max(self.build.emission.input_bits(layer) for layer in readers)
+        kept = geometry.staged_frames(self.mapping, self.activity.n_timesteps) if len(groups) > 1 else 1
+        self.build.require_global_buffer(kept * bits * height * width)
+        for group in groups:
+            name = INPUT if group == groups[0] else f"global_buffer.{INPUT}.read.{group[0].layer.name}"
+            self._add_input_port(name, group, bits)
+
+    def _add_input_port(self, name: str, readers: list[LayerMapping], bits: int) -> None:
+        build, frames = self.build, self.build.read_frames(readers[0])
+        _, height, width = self.mapping.network.input_shape
         positions = height * width
-        bits = channels * max(build.emission.input_bits(layer) for layer in readers)
-        build.require_global_buffer(bits * positions)
         destination = ", ".join(layer.layer.name for layer in readers)
-        frames = build.read_frames(readers[0])
         n_tokens = frames.number * positions
-        stream = Stream(INPUT, INPUT, positions, frames.steps, n_tokens, bits, "inputs", INPUT, destination)
-        outbox = build.channel("input.out")
-        lane = stream.lane((chip_ports.input_action(self.hardware, n_tokens, bits),), output=outbox)
-        self.netlist.input_lanes.append(lane)
-        self.netlist.server("input", "private", lane)
+        stream = Stream(name, INPUT, positions, frames.steps, n_tokens, bits, "inputs", name, destination)
+        outbox = build.channel(f"{name}.out")
+        action = chip_ports.stage_read_action(self.hardware, name, "inputs", n_tokens, bits)
+        lane = stream.lane((action,), output=outbox)
+        if name == INPUT:
+            self.netlist.input_lanes.append(lane)
+        self.netlist.server(name, "private", lane)
         arrivals = [arrival for layer in readers for arrival in self.intake.arrivals(layer, Source(0, 0), stream)]
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
@@ -301,9 +313,9 @@ class _Builder:
         streamed = [item for item in consumers if not geometry.is_staged(self.mapping, item)]
         source = Source(block, layer.copy)
         arrivals = [arrival for item in streamed for arrival in self.intake.arrivals(item, source, stream)]
-        if len(streamed) < len(consumers):
-            arrivals.append(self.staging.arrival(layer, block, stream))
-        arrivals += [self.intake.joining(item, block, stream) for item in joiners]
+        arrivals += self.staging.arrivals(layer, block, stream)
+        streamed = [item for item in joiners if not geometry.is_staged(self.mapping, item)]
+        arrivals += [self.intake.joining(item, block, stream) for item in streamed]
         if is_output:
             inbox = build.channel(f"output.{stream.name}")
             action = chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits)

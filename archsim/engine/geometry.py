@@ -164,8 +164,12 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
 
 
 def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
-    """Whether the layer reads whole frames from the global buffer instead of a stream."""
-    return mapping.hardware.mapping.schedule != "pipelined" and layer.layer.source != INPUT
+    """Whether the layer reads, and adds, whole frames from the global buffer instead of streams.
+
+    What joins waits there for its partner, so the inputs of a layer that joins are read for it alone.
+    """
+    spec = layer.layer
+    return mapping.hardware.mapping.schedule != "pipelined" and (spec.source != INPUT or bool(spec.adds))
 
 
 def is_read_once(mapping: Mapping, layer: LayerMapping) -> bool:
@@ -226,22 +230,20 @@ def _check_first_layer(mapping: Mapping) -> None:
 
 
 def _check_schedule(mapping: Mapping) -> None:
-    schedule = mapping.hardware.mapping.schedule
-    if schedule == "pipelined":
+    if mapping.hardware.mapping.schedule != "tick_batched":
         return
     for layer in mapping.layers:
-        if layer.layer.delayed or layer.layer.adds:
-            what = "comes back one timestep later" if layer.layer.delayed else "joins a shortcut"
+        if layer.layer.delayed:
             raise MappingError(
-                f"mapping.schedule is {schedule}, which stages whole frames between layers; layer '{layer.layer.name}' "
-                f"of network '{mapping.network.name}' {what} and needs its data as it comes. "
-                "Set mapping.schedule: pipelined."
+                "mapping.schedule is tick_batched, which computes all timesteps of a layer before those of the next; "
+                f"layer '{layer.layer.name}' of network '{mapping.network.name}' (delayed: true) needs what "
+                f"'{layer.layer.source}' emits one timestep earlier. Set mapping.schedule: layer_by_layer or pipelined."
             )
 
 
 def main_join_capacity(mapping: Mapping, layer: LayerMapping) -> int:
     """Tokens that a layer's own partial sums can wait for what joins them: a frame unless the shortcut is ahead."""
-    ahead = all(_is_ahead(mapping, layer, joining) for joining in layer.layer.adds)
+    ahead = is_staged(mapping, layer) or all(_is_ahead(mapping, layer, joining) for joining in layer.layer.adds)
     return mapping.hardware.tile.pe.latch_depth if ahead else _frame(layer)
 
 
@@ -254,10 +256,10 @@ def _join_lag(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
     for the origin's position needed[n] to have room there.
 
     Where the paths are not that simple, a frame is always enough: a token depends on its own frame
-    alone, and frames are sent one after the other.
+    alone, and frames are sent one after the other. Staged frames wait in the global buffer: one token is enough.
     """
     side = _side(mapping, joining)
-    if side is not None and side.layer.delayed:
+    if is_staged(mapping, layer) or (side is not None and side.layer.delayed):
         return 1
     if not _is_ahead(mapping, layer, joining):
         return _frame(layer)
