@@ -1,24 +1,27 @@
-"""What value: weight encoding, column sums, converters and neurons, in torch; never the time they take.
+"""What value: weight encoding, crossbar circuits, converters and neurons, in torch; never the time they take.
 
 Public names are loaded when first used, so that importing the package does not import torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["effective_conductance"]
-
 if TYPE_CHECKING:
+    from archsim.analog.circuit import Wires
+    from archsim.analog.crossbar import Crossbar
     from archsim.analog.wires import effective_conductance
+
+__all__ = ["Crossbar", "Wires", "effective_conductance"]
+
+_HOMES = {"Crossbar": "crossbar", "Wires": "circuit", "effective_conductance": "wires"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'archsim.analog' has no attribute {name!r}")
-    from archsim.analog import wires
-
-    return getattr(wires, name)
+    return getattr(import_module(f"archsim.analog.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

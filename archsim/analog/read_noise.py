@@ -2,11 +2,16 @@
 
 A device's noise current reaches the sense circuit weakened twice: the device sees less than the
 drive, and the column line divides what it sends. Noise put on the effective matrix instead counts
-other devices' attenuation and is 10 to 70 % too large. Entry point: `noise_variance`.
+other devices' attenuation and is 10 to 70 % too large. Entry points: `noise_variance`, and
+`standard_normal` for the draws.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
+import torch
 from torch import Tensor
 
 from archsim.analog.circuit import Wires, device_voltages
@@ -47,3 +52,27 @@ def noise_variance(g: Tensor, sigma_s: Tensor | float, wires: Wires, activity: f
     together = device_voltages(g, ones, wires, TOLERANCE)
     passed = device_voltages(g, ones, col_alone, TOLERANCE)
     return ((own + activity * (together - own)) * passed * sigma_s).square()
+
+
+def standard_normal(shape: tuple[int, ...], generator: np.random.Generator) -> Tensor:
+    """Normal numbers of mean 0 and variance 1, float32, in half the time of `torch.randn`.
+
+    Each takes one of 2**16 equally likely values, the means of as many slices of the normal
+    distribution, the outermost at 4.3. Exact draws would cost more than the read that they disturb.
+
+    Args:
+        shape: Shape of the result.
+        generator: Source of random bits.
+    """
+    n_numbers = int(np.prod(shape))
+    bits = generator.integers(0, 1 << 64, -(-n_numbers // 4), dtype=np.uint64).view(np.uint16)
+    return torch.from_numpy(np.take(_normal_slices(), bits[:n_numbers])).view(shape)
+
+
+@lru_cache(maxsize=1)
+def _normal_slices() -> np.ndarray:
+    """Means of 2**16 equally likely slices of the normal distribution, scaled to variance 1."""
+    edges = torch.special.ndtri(torch.linspace(0, 1, (1 << 16) + 1, dtype=torch.float64))
+    density = torch.exp(-edges.square() / 2)
+    means = density[:-1] - density[1:]
+    return (means / means.square().mean().sqrt()).to(torch.float32).numpy()
