@@ -128,7 +128,8 @@ def effective_cells(
     physics = hardware.tile.pe.crossbar.device.physics
     if physics.is_ideal:
         return EffectiveCells(levels)
-    key = _key(levels, places, hardware, chip if _draws(hardware) else ChipSeed(), name)
+    chip = chip if _draws(hardware) else ChipSeed()  # what is kept must not depend on who asked first
+    key = _key(levels, places, hardware, chip, name)
     found = _cache.get(key)
     if found is None:
         found = _solve(levels, places, hardware, chip, name, progress)
@@ -278,10 +279,10 @@ def curve_of(hardware: Hardware) -> Curve:
 
 
 def driver_factors(hardware: Hardware, chip: ChipSeed, stream: str, g: Tensor) -> Tensor:
-    """What every row gets of the voltage it should have, shape (crossbar, row)."""
-    generator = chip.generator(stream, "drivers")
+    """What every row gets of the voltage it should have, shape (crossbar, row), in the dtype of `g`; never below 0."""
     sigma = hardware.tile.pe.crossbar.driver_sigma_rel
-    return 1.0 + sigma * torch.randn(g.shape[:-1], generator=generator, dtype=g.dtype)
+    drawn = torch.randn(g.shape[:-1], generator=chip.generator(stream, "drivers"), dtype=torch.float64)
+    return (1.0 + sigma * drawn).clamp(min=0).to(g.dtype)
 
 
 class _InputConductance:
@@ -304,13 +305,16 @@ class _InputConductance:
         return tuple(tuple(blocks[block]) for block in sorted(blocks))
 
     def shares(self) -> Tensor | None:
-        """What part of a row block's conductance each column block has, float64, (row_block, col_block)."""
+        """What part of a row block's conductance each column block has, float64, (row_block, col_block).
+
+        Zero where a row block has no conductance at all, as with open cells only.
+        """
         if not self._blocks:
             return None
         parts = torch.zeros(*(1 + max(spot[axis] for spot in self._blocks) for axis in (0, 1)), dtype=torch.float64)
         for spot, part in self._blocks.items():
             parts[spot] = part
-        return parts / parts.sum(1, keepdim=True)
+        return parts / parts.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _shortfalls(found: Tensor, ideal: Tensor) -> Tensor:
@@ -342,7 +346,9 @@ class _Cache:
 
 
 def _n_bytes(cells: EffectiveCells) -> int:
-    tensors = [cells.cells, *(y for block in cells.input_conductance_s for y in block), *(x.g for x in cells.exact)]
+    noise = [] if cells.noise_variance is None else [cells.noise_variance]
+    conductances = [y for block in cells.input_conductance_s for y in block] + [array.g for array in cells.exact]
+    tensors = [cells.cells, *noise, *conductances]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -30,7 +30,10 @@ class AdcRange:
 
 @dataclass(frozen=True)
 class AdcErrors:
-    """How converters depart from the ideal one; tensors of one entry per physical column, in codes but for `gain`."""
+    """How converters depart from the ideal one; in codes but for `gain`.
+
+    Tensors have an entry per physical column, shape (..., physical col), the same for columns behind one converter.
+    """
 
     gain: Tensor
     offset: Tensor
@@ -39,9 +42,10 @@ class AdcErrors:
     noise_sigma: float
     generator: torch.Generator
 
-    def of_block(self, row_block: int) -> AdcErrors:
-        """Errors of the converters of one row block, of tensors of shape (row_block, physical col)."""
-        return replace(self, gain=self.gain[row_block], offset=self.offset[row_block], bow=self.bow[row_block])
+    def of_bank(self, row_block: int, bank: int) -> AdcErrors:
+        """Errors of one bank of converters of a row block, of tensors of shape (row_block, bank, physical col)."""
+        at = row_block, bank
+        return replace(self, gain=self.gain[at], offset=self.offset[at], bow=self.bow[at])
 
     def disturb(self, codes: Tensor, largest: int) -> Tensor:
         """Codes before rounding as these converters see them.

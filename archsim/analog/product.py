@@ -36,6 +36,7 @@ from archsim.analog.converters import (
 from archsim.analog.devices import ChipSeed
 from archsim.analog.encoding import EncodedWeights, decode_columns, encode_weights, quantize_weights
 from archsim.hardware.models import Hardware
+from archsim.units import ceil_div
 
 CHUNK_ELEMENTS = 1 << 22
 """Largest tensor of one chunk, in elements."""
@@ -97,7 +98,8 @@ class ProgrammedLayer:
     weight_scale: float
     """Real weight of one integer step."""
     adc_errors: AdcErrors | None = None
-    """Departures of the converters, tensors of shape (row_block, physical col)."""
+    """Departures of the converters, tensors of shape (row_block, bank, physical col); a PE has one bank with analog
+    column merge, one per crossbar with digital."""
     noise: torch.Generator | None = None
     """Random numbers of read noise."""
     ranges: AdcRange | None = None
@@ -162,7 +164,7 @@ def program_layer(
         scale,
         n_bias_rows=n_bias_rows,
         clipped_biases=n_clipped,
-        adc_errors=_adc_errors(hardware, len(geometry.row_blocks), encoded.cells.shape[-1], chip, name),
+        adc_errors=_adc_errors(hardware, geometry, encoded.cols_per_weight, chip, name),
         noise=chip.generator(name, "read noise"),
     )
     if hardware.tile.pe.adc.range == "full":
@@ -386,19 +388,28 @@ def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
     return replace(encoded, correction=encoded.correction + offset * slices)
 
 
-def _adc_errors(hardware: Hardware, n_row_blocks: int, n_cols: int, chip: ChipSeed, name: str) -> AdcErrors | None:
-    """Departures of the converters; columns that share one converter share its errors."""
+def _adc_errors(
+    hardware: Hardware, geometry: LayerGeometry, cols_per_weight: int, chip: ChipSeed, name: str
+) -> AdcErrors | None:
+    """Departures of the converters; columns of a PE that share one converter share its errors."""
     adc = hardware.tile.pe.adc
     if not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel or adc.noise_sigma_lsb):
         return None
+    widths = [(last - first) * cols_per_weight for first, last in geometry.col_blocks]
+    converters, n_adcs = [], 0
+    for width in widths:
+        converters.append(n_adcs + torch.arange(width) // adc.cols_per_adc)
+        n_adcs += ceil_div(width, adc.cols_per_adc)
+    shared = torch.cat(converters)
+    is_merged = hardware.tile.pe.column_merge == "analog"
+    n_banks = 1 if is_merged else max(len(block) for block in geometry.row_blocks)
     generator = chip.generator(name, "adc")
-    n_adcs = -(-n_cols // adc.cols_per_adc)
-    shared = torch.arange(n_cols) // adc.cols_per_adc
-    gain, offset, side = (torch.randn(n_row_blocks, n_adcs, generator=generator, dtype=torch.float64) for _ in range(3))
+    shape = (len(geometry.row_blocks), n_banks, n_adcs)
+    gain, offset, side = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
     return AdcErrors(
-        gain=(1.0 + adc.gain_sigma_rel * gain)[:, shared],
-        offset=(adc.offset_sigma_lsb * offset)[:, shared],
-        bow=(adc.inl_lsb * torch.where(side < 0, -1.0, 1.0).to(torch.float64))[:, shared],
+        gain=(1.0 + adc.gain_sigma_rel * gain)[..., shared],
+        offset=(adc.offset_sigma_lsb * offset)[..., shared],
+        bow=(adc.inl_lsb * torch.where(side < 0, -1.0, 1.0).to(torch.float64))[..., shared],
         noise_sigma=adc.noise_sigma_lsb,
         generator=chip.generator(name, "adc noise"),
     )
@@ -511,14 +522,14 @@ def _converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows
     if layer.ranges is None:
         raise ValueError("the layer's converters have no range yet; call calibrate_ranges first")
     adc, low, high = layer.hardware.tile.pe.adc, layer.ranges.low[row_block], layer.ranges.high[row_block]
-    errors = None if layer.adc_errors is None else layer.adc_errors.of_block(row_block)
-    always_read = errors is not None and not layer.hardware.tile.pe.crossbar.zero_skip
+    always_read = layer.adc_errors is not None and not layer.hardware.tile.pe.crossbar.zero_skip
     sums = torch.zeros(padded.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
     connected = _connected(layer, row_block)
     columns = layer.encoded.by_column(connected)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
-        for read, driven in _reads(layer, (padded >> bit) & 1, row_block):
+        for bank, (read, driven) in enumerate(_reads(layer, (padded >> bit) & 1, row_block)):
+            errors = None if layer.adc_errors is None else layer.adc_errors.of_bank(row_block, bank)
             values, clipped = quantize_columns(read, low, high, adc.bits, errors)
             mask = torch.ones_like(driven).unsqueeze(-1) if always_read else driven.unsqueeze(-1)
             sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
