@@ -140,7 +140,7 @@ class _Document:
 
 
 def _parse(path: Path, error: type[ArchsimError]) -> _Document:
-    text = _read_text(path, error)
+    text = read_text(path, error)
     document = _Document(path)
     try:
         values = _build_document(document, YAML(typ="safe", pure=True).parse(text))
@@ -172,7 +172,8 @@ def _syntax_fault(err: MarkedYAMLError) -> tuple[int, str]:
     return line, problem
 
 
-def _read_text(path: Path, error: type[ArchsimError]) -> str:
+def read_text(path: Path, error: type[ArchsimError], kind: str = "YAML text") -> str:
+    """Text of a file of at most 1 MiB in UTF-8; an error says what else it is."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -182,7 +183,7 @@ def _read_text(path: Path, error: type[ArchsimError]) -> str:
     if len(data) > MAX_BYTES:
         raise error(f"{path}: is larger than {MAX_BYTES // 1024} KiB; a configuration never is")
     if b"\0" in data:
-        raise error(f"{path}: is a binary file; it must be YAML text in UTF-8")
+        raise error(f"{path}: is a binary file; it must be {kind} in UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as err:

@@ -90,9 +90,9 @@ def written(g: Tensor, physics: DevicePhysics, generator: torch.Generator) -> Te
         table = torch.tensor(physics.levels_us, dtype=torch.float64) * 1e-6
         return (g + sigmas[_nearest(g, table)].to(g.dtype) * _normal(g, generator)).clamp(min=0)
     if physics.programming_error == "polynomial":
-        us = g * 1e6
+        us = g.to(torch.float64) * 1e6
         sigma = sum(factor * us**power for power, factor in enumerate(physics.programming_sigma_us))
-        return (g + torch.as_tensor(sigma).clamp(min=0).to(g.dtype) * 1e-6 * _normal(g, generator)).clamp(min=0)
+        return (g + (torch.as_tensor(sigma).clamp(min=0) * 1e-6).to(g.dtype) * _normal(g, generator)).clamp(min=0)
     sigma_rel = physics.programming_sigma_rel
     if sigma_rel == 0:
         return g

@@ -18,11 +18,10 @@ from torch import Tensor
 from archsim.analog.circuit import Lines, Wires, default_tolerance, lines, solve_linear
 from archsim.analog.wires import effective_matrices
 from archsim.errors import ConfigError, SimulationError
+from archsim.hardware.devices import LARGEST_DRIVE
 
 CHUNK_CELLS = 1 << 22
 """Device voltages of the reads that are solved at once."""
-LARGEST_RATIO = 10.0
-"""Largest ratio of a drive to v0: a sinh device then conducts 1100 times better than at small voltage."""
 _MAX_STEPS = 60
 """Newton steps before giving up; 2 to 4 are usual."""
 _MAX_HALVINGS = 30
@@ -79,7 +78,7 @@ def nonlinear_currents(g: Tensor, volts: Tensor, wires: Wires, curve: Curve, tol
         Ampere, shape (..., col).
 
     Raises:
-        ConfigError: A drive is more than `LARGEST_RATIO` times v0.
+        ConfigError: A drive is more than `LARGEST_DRIVE` times v0.
         SimulationError: No solution.
     """
     parts = [
@@ -103,9 +102,9 @@ def nonlinear_voltages(g: Tensor, volts: Tensor, wires: Wires, curve: Curve, tol
     tolerance that tightens with the residual, and are halved until the residual falls.
     """
     largest = float(volts.abs().max()) if volts.numel() else 0.0
-    if largest > LARGEST_RATIO * curve.v0_v * (1 + 1e-6):
+    if largest > LARGEST_DRIVE * curve.v0_v * (1 + 1e-6):
         raise ConfigError(
-            f"a row is driven with {largest:g} V, more than {LARGEST_RATIO:g} times v0_v ({curve.v0_v:g} V); "
+            f"a row is driven with {largest:g} V, more than {LARGEST_DRIVE:g} times v0_v ({curve.v0_v:g} V); "
             "raise v0_v or lower the drive"
         )
     if tolerance is None:

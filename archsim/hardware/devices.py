@@ -12,11 +12,16 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Ohm = Annotated[float, Field(gt=0, le=1e15)]
+from archsim.errors import ConfigError
+
+Ohm = Annotated[float, Field(ge=1e-3, le=1e15)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Relative = Annotated[float, Field(ge=0, le=10)]
+Coefficient = Annotated[float, Field(ge=-1e6, le=1e6)]
 LevelTable = Annotated[tuple[Annotated[float, Field(ge=0, le=1e9)], ...], Field(max_length=65536, strict=False)]
 Nonlinearity = Literal["off", "calibrated", "exact"]
+LARGEST_DRIVE = 10.0
+"""Largest ratio of a drive to v0: a sinh device then conducts 1100 times better than at small voltage."""
 PresetName = Literal[
     "ideal",
     "rram-20k-200k",
@@ -88,9 +93,9 @@ class DevicePhysics:
     @property
     def draws_chips(self) -> bool:
         """Whether two chips of this device differ."""
+        rule = self.programming_sigma_us if self.programming_error == "polynomial" else (self.programming_sigma_rel,)
         spreads = (
-            self.programming_sigma_rel,
-            *self.programming_sigma_us,
+            *(self.levels_sigma_us or rule),
             self.d2d_sigma_rel,
             self.c2c_sigma_rel,
             self.stuck_on_fraction,
@@ -102,7 +107,7 @@ class DevicePhysics:
             self.retention_sigma_rel * self.age_s,
             self.read_noise_sigma_rel,
         )
-        return any(spread > 0 for spread in spreads)
+        return any(spreads)
 
 
 PRESETS: dict[str, DevicePhysics] = {
@@ -199,8 +204,8 @@ class Device(BaseModel):
     levels: Annotated[int, Field(ge=2, le=65536)] | None = None
     """Levels that a cell can be set to, evenly spaced in conductance; a wanted level goes to the nearest."""
     table: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.csv$", max_length=80)] | None = None
-    """CSV file beside the hardware file with measured levels: columns level, g_us and, if wanted, sigma_us. It takes
-    the place of levels_us and levels_sigma_us."""
+    """CSV file beside the hardware file with measured levels: columns level (0, 1, 2, ...), g_us and, if
+    wanted, sigma_us. Read once, it stands as levels_us and levels_sigma_us."""
     levels_us: LevelTable | None = None
     """Conductances that a cell can be set to, in microsiemens, ascending; a wanted level goes to the nearest. First
     and last take the place of r_off_ohm and r_on_ohm."""
@@ -211,7 +216,7 @@ class Device(BaseModel):
     normal error whose sigma is a `polynomial` of the conductance, programming_sigma_us."""
     programming_sigma_rel: Relative | None = None
     """Standard deviation of a write, relative to the conductance."""
-    programming_sigma_us: Annotated[tuple[float, ...], Field(max_length=8, strict=False)] | None = None
+    programming_sigma_us: Annotated[tuple[Coefficient, ...], Field(max_length=8, strict=False)] | None = None
     """Sigma in microsiemens as a polynomial of G in microsiemens, constant term first."""
     d2d_sigma_rel: Relative | None = None
     """Device-to-device spread, relative; a device keeps its own factor over all writes."""
@@ -231,7 +236,7 @@ class Device(BaseModel):
     """Exponent of drift: G falls as (age_s / drift_t0_s) ** -drift_nu once older than drift_t0_s."""
     drift_nu_sigma: Annotated[float, Field(ge=0, le=2)] | None = None
     """Standard deviation of the exponent from device to device."""
-    drift_t0_s: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    drift_t0_s: Annotated[float, Field(ge=1e-9, le=1e12)] | None = None
     """Age at which conductances were verified, in seconds."""
     retention_sigma_rel: Relative | None = None
     """Random relaxation per decade of age beyond drift_t0_s, relative to the on conductance."""
@@ -249,7 +254,16 @@ class Device(BaseModel):
 
     @property
     def physics(self) -> DevicePhysics:
-        """The preset with the given keys in place of its values."""
+        """The preset with the given keys in place of its values.
+
+        Raises:
+            ConfigError: The levels are still in a file.
+        """
+        if self.table is not None:
+            raise ConfigError(
+                f"device.table ({self.table}) has not been read; load the hardware file using load_hardware, or give "
+                "device.levels_us"
+            )
         given: dict[str, Any] = {
             item.name: value
             for item in fields(DevicePhysics)
@@ -262,52 +276,84 @@ class Device(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         self._check_levels()
-        found = self.physics
+        if self.table is None:  # with a table, all this is checked once it has been read
+            found = self.physics
+            self._check_resistances(found)
+            self._check_faults(found)
+            self._check_writes(found)
+            if found.nonlinearity != "off" and found.nonlinearity_v0_v is None:
+                raise ValueError(
+                    f"nonlinearity: {found.nonlinearity} needs nonlinearity_v0_v, the v0 of the sinh curve; "
+                    "give it, or nonlinearity: off"
+                )
+        return self
+
+    def _given(self, *names: str) -> str | None:
+        """The first of these keys that has a value."""
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    def _check_levels(self) -> None:
+        """What can be wrong with levels, before anything else is known."""
+        for source in ("table", "levels_us"):
+            others = ("r_on_ohm", "r_off_ohm", "levels", *(("levels_us", "levels_sigma_us") * (source == "table")))
+            clash = self._given(*others)
+            if getattr(self, source) is not None and clash is not None:
+                raise ValueError(f"{clash} and {source} are both given; the table decides it, leave one of them out")
+        if self.levels_us is not None:
+            if len(self.levels_us) < 2 or self.levels_us[0] <= 0:
+                raise ValueError("levels_us needs two conductances or more, all above 0 uS; add what is missing")
+            for index, (low, high) in enumerate(pairwise(self.levels_us), start=1):
+                if high <= low:
+                    found = f"entry {index} ({high:g} uS) is not above entry {index - 1} ({low:g} uS)"
+                    raise ValueError(f"levels_us must ascend; {found}; sort them, levels_sigma_us with them")
+        if self.levels_sigma_us is not None and len(self.levels_sigma_us) != len(self.levels_us or ()):
+            raise ValueError(
+                f"levels_sigma_us has {len(self.levels_sigma_us)} entries, levels_us {len(self.levels_us or ())}; "
+                "give one sigma for each level"
+            )
+
+    def _check_resistances(self, found: DevicePhysics) -> None:
         if (found.r_on_ohm is None) != (found.r_off_ohm is None):
             missing = "r_off_ohm" if found.r_off_ohm is None else "r_on_ohm"
             raise ValueError(f"{missing} is missing; give both r_on_ohm and r_off_ohm, or a preset that has them")
-        given = [name for name in type(self).model_fields if name not in {"preset", "table"} and self._has(name)]
-        if found.r_on_ohm is None and given and self.table is None:
-            raise ValueError(f"{given[0]} needs a device: give r_on_ohm and r_off_ohm, or a preset other than ideal")
-        if found.r_on_ohm is not None and found.r_off_ohm is not None and found.r_on_ohm >= found.r_off_ohm:
+        if found.r_on_ohm is None or found.r_off_ohm is None:
+            given = self._given(*(name for name in type(self).model_fields if name != "preset"))
+            if given is not None:
+                raise ValueError(f"{given} needs a device: give r_on_ohm and r_off_ohm, or a preset other than ideal")
+        elif found.r_on_ohm >= found.r_off_ohm:
             raise ValueError(f"r_on_ohm ({found.r_on_ohm:g}) must be below r_off_ohm ({found.r_off_ohm:g}); swap them")
+
+    def _check_faults(self, found: DevicePhysics) -> None:
         faulty = found.stuck_on_fraction + found.stuck_off_fraction + found.open_fraction
         if faulty > 1:
             raise ValueError(
-                f"stuck_on_fraction + stuck_off_fraction + open_fraction is {faulty:g}; together at most 1"
+                f"stuck_on_fraction + stuck_off_fraction + open_fraction is {faulty:g}; together at most 1, lower one "
+                "of them"
             )
+
+    def _check_writes(self, found: DevicePhysics) -> None:
+        """One rule for what a write misses."""
+        clash = self._given("programming_error", "programming_sigma_rel", "programming_sigma_us")
+        if self.levels_sigma_us is not None and clash is not None:
+            raise ValueError(
+                f"{clash} and levels_sigma_us are both given, and both say what a write misses; leave one of them out"
+            )
+        if found.levels_sigma_us:
+            return
         if found.programming_error == "polynomial" and not found.programming_sigma_us:
-            raise ValueError("programming_error: polynomial needs programming_sigma_us, constant term first")
+            raise ValueError(
+                "programming_error: polynomial needs programming_sigma_us, constant term first; "
+                "give it, or programming_error: normal"
+            )
         if found.programming_error == "polynomial" and found.programming_sigma_rel > 0:
             raise ValueError(
                 "programming_sigma_rel is for programming_error: normal or lognormal, not polynomial; "
                 "set one of them, or programming_sigma_rel: 0"
             )
         if found.programming_error != "polynomial" and self.programming_sigma_us:
-            raise ValueError("programming_sigma_us is for programming_error: polynomial only")
-        if found.nonlinearity != "off" and found.nonlinearity_v0_v is None:
-            raise ValueError(f"nonlinearity: {found.nonlinearity} needs nonlinearity_v0_v, the v0 of the sinh curve")
-        return self
-
-    def _has(self, name: str) -> bool:
-        return getattr(self, name) is not None
-
-    def _check_levels(self) -> None:
-        """What can be wrong with a table of levels, whether written here or read from a CSV file."""
-        if self.levels_us is not None:
-            clash = next((name for name in ("r_on_ohm", "r_off_ohm", "levels") if self._has(name)), None)
-            if clash is not None:
-                raise ValueError(f"{clash} and levels_us are both given; the table decides it, leave {clash} out")
-            if len(self.levels_us) < 2 or self.levels_us[0] <= 0:
-                raise ValueError("levels_us needs two conductances or more, all above 0 uS")
-            for index, (low, high) in enumerate(pairwise(self.levels_us), start=1):
-                if high <= low:
-                    found = f"entry {index} ({high:g} uS) is not above entry {index - 1} ({low:g} uS)"
-                    raise ValueError(f"levels_us must ascend; {found}")
-        if self.levels_sigma_us is not None and len(self.levels_sigma_us) != len(self.levels_us or ()):
             raise ValueError(
-                f"levels_sigma_us has {len(self.levels_sigma_us)} entries, levels_us {len(self.levels_us or ())}; "
-                "give one sigma for each level"
+                f"programming_sigma_us is for programming_error: polynomial, not {found.programming_error}; "
+                "set that, or leave programming_sigma_us out"
             )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
-from archsim.hardware.devices import Device
+from archsim.hardware.devices import LARGEST_DRIVE, Device, DevicePhysics
 from archsim.units import ceil_div, cycles_of
 
 Auto = Literal["auto"]
@@ -25,6 +25,8 @@ Bits = Annotated[int, Field(ge=1, le=32)]
 Resistance = Annotated[float, Field(ge=0, le=1e9)]
 ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
 Switch = Annotated[bool, Field(strict=False)]
+N_SIGMA = 6
+"""Standard deviations that a bound on something random allows for."""
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
@@ -166,17 +168,35 @@ class Crossbar(Part):
 
     @model_validator(mode="after")
     def _circuit_has_a_device(self) -> Self:
+        if self.device.table is not None:  # checked once the table has been read
+            return self
         physics = self.device.physics
-        circuit = ("r_driver_ohm", "r_wire_row_ohm", "r_wire_col_ohm", "r_sense_ohm", "v_read_v")
+        circuit = ("r_driver_ohm", "r_wire_row_ohm", "r_wire_col_ohm", "r_sense_ohm", "v_read_v", "driver_sigma_rel")
         wanting = next((name for name in circuit if getattr(self, name)), None)
-        if physics.is_ideal and self.device.table is None and wanting is not None:
+        if physics.is_ideal and wanting is not None:
             raise ValueError(
                 f"{wanting} needs conductances, and device.preset: ideal has none; "
                 f"choose a device.preset, give device.r_on_ohm and device.r_off_ohm, or leave {wanting} out"
             )
-        if physics.nonlinearity != "off" and self.v_read_v is None:
-            raise ValueError(f"device.nonlinearity: {physics.nonlinearity} needs v_read_v, the voltage of a driven row")
+        if physics.nonlinearity != "off":
+            self._check_drive(physics)
         return self
+
+    def _check_drive(self, physics: DevicePhysics) -> None:
+        """Nonlinear devices need a voltage within the range of their curve, whatever a driver adds to it."""
+        v0_v = physics.nonlinearity_v0_v
+        if self.v_read_v is None:
+            raise ValueError(
+                f"device.nonlinearity: {physics.nonlinearity} needs v_read_v, the voltage of a driven row; "
+                "give it, or device.nonlinearity: off"
+            )
+        largest = self.v_read_v * (1.0 + N_SIGMA * self.driver_sigma_rel)
+        if v0_v is not None and largest > LARGEST_DRIVE * v0_v:
+            spread = f" with {N_SIGMA} times driver_sigma_rel" if self.driver_sigma_rel else ""
+            raise ValueError(
+                f"v_read_v{spread} is {largest:g} V, more than {LARGEST_DRIVE:g} times device.nonlinearity_v0_v "
+                f"({v0_v:g} V); lower v_read_v or raise device.nonlinearity_v0_v"
+            )
 
 
 class Adc(Part):

@@ -10,8 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
+from archsim.hardware.levels import read_levels
 from archsim.hardware.models import Hardware
 from archsim.hardware.rollup import cost_parameters
 from archsim.shipped import find_file, shipped_folder, shipped_names
@@ -57,7 +60,7 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO
     """
     path = find_file(str(name_or_path), "hwconfigs", ".yaml", ConfigError)
     hardware = read_model(path, Hardware, ConfigError, overrides, lambda found: _faults(found, path))
-    return hardware.with_library(load_costs(path, hardware))
+    return _with_levels(hardware, path).with_library(load_costs(path, hardware))
 
 
 def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
@@ -76,8 +79,38 @@ def hardware_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Hardware.model_json_schema()}
 
 
+def _with_levels(hardware: Hardware, path: Path) -> Hardware:
+    """The hardware with its device's table of levels written out, so that it needs no file beside it.
+
+    Raises:
+        ConfigError: The table cannot be read.
+        ValidationError: Its levels do not go with the rest of the hardware.
+    """
+    table = hardware.tile.pe.crossbar.device.table
+    if table is None:
+        return hardware
+    levels, sigmas = read_levels(path.parent, table)
+    values = hardware.model_dump()
+    values["tile"]["pe"]["crossbar"]["device"] |= {"table": None, "levels_us": levels, "levels_sigma_us": sigmas}
+    return Hardware.model_validate(values)
+
+
+def _table_faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
+    """What is wrong with the device's table of levels, and with what it makes of the hardware."""
+    try:
+        _with_levels(hardware, path)
+    except ConfigError as err:
+        for fault in str(err).splitlines():
+            yield "tile.pe.crossbar.device.table", fault
+    except ValidationError as err:
+        for item in err.errors():
+            dotted = ".".join(map(str, item["loc"]))
+            yield dotted, f"{dotted}: {item['msg'].removeprefix('Value error, ')}"
+
+
 def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
-    """What is wrong with valid hardware in view of its cost library: (key, fault)."""
+    """What is wrong with valid hardware in view of the files beside it, its cost library above all: (key, fault)."""
+    yield from _table_faults(hardware, path)
     try:
         costs_file = _find_costs(path, hardware.costs)
     except ConfigError as err:
