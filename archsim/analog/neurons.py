@@ -1,11 +1,12 @@
 """Membrane potentials: one discrete update, and the fixed-point memory that keeps them.
 
-Pure functions: state in, state out. Entry points: `load_neuron`, `step`, `quantize_potential`.
+Pure functions: state in, state out. Entry points: `load_neuron`, `step`, `step_shared`,
+`quantize_potential`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -124,7 +125,11 @@ def step(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> tuple[Tens
 
     Source: NIR primitives IF and LIF (Pedersen et al., Nature Communications 2024), discretised.
     """
-    v = neuron.v_leak + neuron.decay * (v - neuron.v_leak) + neuron.input_gain * weighted_input
+    return _fire(neuron.v_leak + neuron.decay * (v - neuron.v_leak) + neuron.input_gain * weighted_input, neuron)
+
+
+def _fire(v: Tensor, neuron: NeuronTensors) -> tuple[Tensor, Tensor]:
+    """Potentials after firing and reset, and the spikes."""
     if not neuron.fires:
         return v, torch.zeros_like(v)
     fired = v >= neuron.v_threshold
@@ -132,6 +137,52 @@ def step(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors) -> tuple[Tens
     if neuron.subtracts:
         return v - spikes * neuron.v_threshold, spikes
     return torch.where(fired, neuron.v_reset, v), spikes
+
+
+def step_shared(v: Tensor, weighted_input: Tensor, neuron: NeuronTensors, n_shared: int) -> tuple[Tensor, Tensor]:
+    """Advance units that `n_shared` neighbouring channels share by one timestep; the last unit may have fewer.
+
+    The unit leaks once, `v = v_leak + decay * (v - v_leak)`; then each channel in turn does
+    `v = v + input_gain * i`, fires and resets as in `step`, and leaves v to the next one.
+
+    Args:
+        v: Potentials, shape (sample, unit, height, width).
+        weighted_input: Weighted sums plus bias, shape (sample, channel, height, width).
+        neuron: Parameters; decay and v_leak must be the same for the channels of a unit, without a synaptic current.
+        n_shared: Channels of a unit.
+
+    Returns:
+        New potentials of the units, and spike counts of the channels.
+
+    Source: LIF sharing across channels, EfficientLIF-Net (Kim et al., arXiv 2305.18360), from its abstract: which
+    channels share and in which order is an assumption.
+    """
+    lead = _of_channels(neuron, slice(0, None, n_shared))
+    v = lead.v_leak + lead.decay * (v - lead.v_leak)
+    spikes = torch.zeros_like(weighted_input)
+    for turn in range(min(n_shared, weighted_input.shape[1])):
+        channels = slice(turn, None, n_shared)
+        mine = _of_channels(neuron, channels)
+        inputs = weighted_input[:, channels]
+        left, fired = _fire(v[:, : inputs.shape[1]] + mine.input_gain * inputs, mine)
+        v, spikes[:, channels] = torch.cat([left, v[:, inputs.shape[1] :]], dim=1), fired
+    return v, spikes
+
+
+def _of_channels(neuron: NeuronTensors, channels: slice) -> NeuronTensors:
+    """Parameters of some channels; what all channels have in common stays as it is."""
+
+    def of(values: Tensor) -> Tensor:
+        return values if values.dim() < 3 or values.shape[-3] == 1 else values[..., channels, :, :]
+
+    return replace(
+        neuron,
+        decay=of(neuron.decay),
+        input_gain=of(neuron.input_gain),
+        v_threshold=of(neuron.v_threshold),
+        v_leak=of(neuron.v_leak),
+        v_reset=of(neuron.v_reset),
+    )
 
 
 def potential_full_scale(largest: float) -> float:

@@ -17,15 +17,18 @@ from archsim.units import ceil_div
 
 
 def update_actions(
-    hardware: Hardware, tile: str, n_tokens: int, n_neurons: int, state_words: int = 1
+    hardware: Hardware, tile: str, n_tokens: int, n_neurons: int, state_words: int = 1, shared_channels: int = 1
 ) -> tuple[Action, Action, Action]:
     """Read the state, update, write it back, for the neurons of one output position and column block.
 
     `state_words` is 2 where the synapse has a current of its own: twice the bits, twice the accesses.
+    Where channels share a unit it reads and writes one potential, and takes an update per channel in between;
+    each costs the energy of a whole update, although the leak is in the first one only (assumption, an upper bound).
     """
     neuron, clock_mhz = hardware.chip.neuron, hardware.chip.clock_mhz
-    batches = ceil_div(n_neurons, neuron.lanes)
-    bits = n_neurons * neuron.v_mem_bits * state_words
+    n_units, in_turn = ceil_div(n_neurons, shared_channels), min(n_neurons, shared_channels)
+    batches = ceil_div(n_units, neuron.lanes)
+    bits = n_units * neuron.v_mem_bits * state_words
     access_ps = cycles_ps(batches * state_words, clock_mhz)
     module, memory = f"{tile}.neuron", f"{tile}.v_mem"
     read = priced_action(
@@ -34,7 +37,7 @@ def update_actions(
         ("v_mem", "read"),
         n_tokens,
         duration_ps=access_ps,
-        count=n_neurons,
+        count=n_units,
         bits=bits,
         movement=Movement(memory, module, "v_mem", "tile_buffer"),
     )
@@ -43,7 +46,7 @@ def update_actions(
         module,
         ("neuron", "update"),
         n_tokens,
-        duration_ps=cycles_ps(batches * neuron.cycles_per_update, clock_mhz),
+        duration_ps=cycles_ps(batches * in_turn * neuron.cycles_per_update, clock_mhz),
         count=n_neurons,
     )
     write = priced_action(
@@ -52,7 +55,7 @@ def update_actions(
         ("v_mem", "write"),
         n_tokens,
         duration_ps=access_ps,
-        count=n_neurons,
+        count=n_units,
         bits=bits,
         movement=Movement(module, memory, "v_mem", "tile_buffer"),
     )

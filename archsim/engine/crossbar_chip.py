@@ -27,6 +27,7 @@ from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
+from archsim.mapping.rules import shared_channels
 from archsim.workload.network import INPUT
 
 
@@ -259,7 +260,8 @@ class _Builder:
         outbox = build.channel(f"{tile}.{name}.out")
         fired = outbox if spec.pool is None else build.channel(f"{tile}.{name}.fired")
         n_tokens = build.tokens(layer, build.every_frame).number
-        updates = neuron.update_actions(hardware, tile, n_tokens, last - first, spec.neuron.state_words)
+        shared = shared_channels(hardware, spec)
+        updates = neuron.update_actions(hardware, tile, n_tokens, last - first, spec.neuron.state_words, shared)
         lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
         if spec.neuron.kind == "accumulate":
             lane.emit = self._last_step_only(layer)

@@ -16,6 +16,8 @@ from archsim.components.neuron import pool_emits
 from archsim.errors import MappingError
 from archsim.mapping import LayerMapping, Mapping
 from archsim.mapping.model import positions_of
+from archsim.mapping.rules import shared_channels
+from archsim.units import ceil_div
 from archsim.workload.network import INPUT, Layer, Shape
 
 _FRAMES = 2
@@ -153,13 +155,14 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
         if layer.layer.neuron.kind == "none":
             continue
         word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
-        if is_read_once(mapping, layer):
-            word_bits += mapping.hardware.tile.accumulator.bits
+        kept_bits = mapping.hardware.tile.accumulator.bits if is_read_once(mapping, layer) else 0
+        shared = shared_channels(mapping.hardware, layer.layer)
         for view in layer.views:
             n_positions = len(copy_tokens(view))
             for block, (first, last) in enumerate(layer.col_blocks):
                 home = view.home_tile(block)
-                bits[home] = bits.get(home, 0) + (last - first) * n_positions * word_bits
+                per_position = ceil_div(last - first, shared) * word_bits + (last - first) * kept_bits
+                bits[home] = bits.get(home, 0) + n_positions * per_position
     return bits
 
 

@@ -76,6 +76,9 @@ class Neuron(Part):
     """Bits of one membrane potential, sign included; values are quantised and saturate."""
     v_mem_kib: Annotated[float, Field(gt=0, le=1_000_000)] | Auto = "auto"
     """V_mem capacity of one neuron module in KiB; `auto` takes what the mapping needs."""
+    shared_channels: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Neighbouring channels that share a unit and its potential at each position: within a timestep it leaks once, and
+    each channel in turn adds its input, fires and resets. Readouts share nothing."""
 
 
 class Chip(Part):

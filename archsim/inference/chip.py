@@ -31,6 +31,7 @@ from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
 from archsim.mapping.model import LayerMapping, Mapping
+from archsim.mapping.rules import shared_channels
 from archsim.workload.network import INPUT, Layer, Shape
 
 
@@ -48,6 +49,8 @@ class ChipLayer:
     first_rows: InputFormat | None
     """Format of the network's input, known beforehand; None for layers fed by spikes."""
     v_mem_bits: int
+    n_shared: int
+    """Channels that share a neuron unit."""
     v_full_scale: float | None = None
     """Full scale of V_mem; None before calibration, when potentials are exact."""
 
@@ -93,6 +96,7 @@ def program(
         input_scale=scale,
         first_rows=rows if layer.source == INPUT else None,
         v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
+        n_shared=shared_channels(mapping.hardware, layer),
     )
 
 
@@ -152,7 +156,7 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     else:
         biased = with_bias(layer.layer, products)
     sums = biased + arrived.joined
-    done = fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits)
+    done = fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits, layer.n_shared)
     if not bool(torch.isfinite(done.state.potential).all()):
         raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
     return replace(

@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from archsim.analog.neurons import filter_current, load_neuron, quantize_potential, step
+from archsim.analog.neurons import filter_current, load_neuron, quantize_potential, step, step_shared
+from archsim.units import ceil_div
 from archsim.workload.network import INPUT, Layer, Pool
 
 
 @dataclass(frozen=True)
 class State:
-    """What neurons keep between timesteps: potentials and synaptic currents, (sample, channel, height, width)."""
+    """What neurons keep between timesteps: potentials and synaptic currents, (sample, channel, height, width).
+
+    Where channels share units, there are fewer potentials than channels.
+    """
 
     potential: Tensor
     current: Tensor
@@ -137,13 +141,14 @@ def fire(
     state: State | None,
     v_full_scale: float | None = None,
     v_mem_bits: int = 0,
+    n_shared: int = 1,
 ) -> LayerRun:
     """Update neurons over the timesteps, from a state or from rest (0); one step of sums serves all timesteps.
 
-    State is stored in `v_mem_bits` where a full scale is given, else exactly. Neurons of kind `none`
-    do nothing: their sums join elsewhere.
+    State is stored in `v_mem_bits` where a full scale is given, else exactly; `n_shared` channels share each
+    potential. Neurons of kind `none` do nothing: their sums join elsewhere.
     """
-    shape = (sums.shape[0], *sums.shape[2:])
+    shape = (sums.shape[0], ceil_div(sums.shape[2], n_shared), *sums.shape[3:])
     saturations = torch.zeros(sums.shape[0], dtype=torch.int64)
     emitted = torch.zeros(sums.shape[0], n_timesteps, *sums.shape[2:], dtype=torch.int32)
     v, current = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
@@ -156,7 +161,7 @@ def fire(
     largest = 0.0
     for index in range(n_timesteps):
         current = filter_current(current, sums[:, min(index, sums.shape[1] - 1)], neuron)
-        v, spikes = step(v, current, neuron)
+        v, spikes = step(v, current, neuron) if n_shared == 1 else step_shared(v, current, neuron, n_shared)
         if v_full_scale is not None:
             v, saturated = quantize_potential(v, v_full_scale, v_mem_bits)
             saturations += saturated.flatten(1).sum(1)

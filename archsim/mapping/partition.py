@@ -16,9 +16,10 @@ from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.mapping import replication
 from archsim.mapping.bias import add_bias_rows
+from archsim.mapping.combinations import check_combinations
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.mapping.placement import PLACEMENTS, snake
-from archsim.mapping.rules import has_bias_row, is_digital, over_map, streamed_map
+from archsim.mapping.rules import channels_per_crossbar, has_bias_row, is_digital, over_map, streamed_map
 from archsim.units import ceil_div
 from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network, Shape
@@ -31,10 +32,11 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     when they fit in one.
 
     Raises:
-        MappingError: Tiles or mesh nodes are missing; the message says how many.
+        MappingError: Options exclude each other, or tiles or mesh nodes are missing; the message says how many.
     """
     network = workload.network if isinstance(workload, Workload) else workload
     _require_flow(network)
+    check_combinations(hardware, network)
     layers = _place(hardware, network, replication.copies(hardware, network, _n_tiles))
     n_needed = _tiles_of(layers)
     n_tiles = n_needed if hardware.chip.tiles == "auto" else hardware.chip.tiles
@@ -138,8 +140,9 @@ def _kernel_positions(layer: Layer) -> list[tuple[int, int]]:
 
 
 def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
-    """Output channels of each column block."""
-    width = (hardware.tile.pe.crossbar.cols - hardware.reference_cols) // hardware.cols_per_weight
+    """Output channels of each column block; channels that share neuron units stay together."""
+    width = channels_per_crossbar(hardware) // hardware.chip.neuron.shared_channels
+    width *= hardware.chip.neuron.shared_channels
     return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
 
 

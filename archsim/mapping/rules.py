@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archsim.hardware.models import MappingPolicy
+from archsim.hardware.models import Hardware, MappingPolicy
 from archsim.workload.network import INPUT, Layer, Network, Shape
 
 
@@ -29,6 +29,16 @@ def over_map(layer: Layer, shape: Shape) -> Layer:
     kernel = (shape[1], shape[2])
     weights = None if layer.weights is None else layer.weights.reshape(layer.out_channels, *shape)
     return replace(layer, kind="conv2d", in_shape=shape, kernel=kernel, weights=weights, fan_out=None)
+
+
+def channels_per_crossbar(hardware: Hardware) -> int:
+    """Output channels that a crossbar's columns hold, reference columns set aside."""
+    return (hardware.tile.pe.crossbar.cols - hardware.reference_cols) // hardware.cols_per_weight
+
+
+def shared_channels(hardware: Hardware, layer: Layer) -> int:
+    """Channels of a layer that share one neuron unit and its potential; a readout keeps a potential per channel."""
+    return hardware.chip.neuron.shared_channels if layer.neuron.kind not in ("accumulate", "none") else 1
 
 
 def has_bias_row(policy: MappingPolicy, layer: Layer) -> bool:

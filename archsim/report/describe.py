@@ -63,12 +63,13 @@ def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
 
 def _hierarchy(hardware: Hardware) -> Sheet:
     chip, tile = hardware.chip, hardware.tile
-    pe, crossbar, adc = tile.pe, tile.pe.crossbar, tile.pe.adc
+    pe, crossbar, adc, shared = tile.pe, tile.pe.crossbar, tile.pe.adc, chip.neuron.shared_channels
     rows = [
         ("chip", f"{hardware.name}, {hardware.node_nm} nm, {chip.clock_mhz:g} MHz, {chip.tiles} tiles"),
         ("NoC", f"{chip.noc.detail}, {chip.noc.flit_bits} bit flits, {hardware.noc_clock_mhz:g} MHz"),
         ("global buffer", f"{chip.global_buffer.kib} KiB, {chip.global_buffer.bits_per_cycle} bit per cycle"),
-        ("neuron module", f"per {chip.neuron.level}, {chip.neuron.lanes} lanes, {chip.neuron.v_mem_bits} bit V_mem"),
+        ("neuron module", f"per {chip.neuron.level}, {chip.neuron.lanes} lanes, {chip.neuron.v_mem_bits} bit V_mem"
+                          + (f", shared by {shared} channels" if shared > 1 else "")),
         ("tile", f"{tile.pes} PEs, H-tree {tile.htree.bits_per_cycle} bit, line buffer {tile.line_buffer.rows} rows"),
         ("PE", f"{pe.crossbars} crossbars, {'pipelined' if pe.pipelined else 'one token at a time'}, "
                f"columns merge {pe.column_merge}"),
