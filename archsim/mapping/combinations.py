@@ -26,12 +26,12 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
 
 def _units_fit_in_a_column_block(hardware: Hardware, network: Network) -> None:
     shared, held = hardware.chip.neuron.shared_channels, channels_per_crossbar(hardware)
+    cols, each = hardware.tile.pe.crossbar.cols, hardware.cols_per_weight
     if shared > held:
         raise MappingError(
-            f"chip.neuron.shared_channels is {shared}, but tile.pe.crossbar.cols {hardware.tile.pe.crossbar.cols} holds "
-            f"{held} channels ({hardware.cols_per_weight} columns per weight), and those that share a unit must share a "
-            f"crossbar. Lower shared_channels or raise cols to "
-            f"{shared * hardware.cols_per_weight + hardware.reference_cols}."
+            f"chip.neuron.shared_channels is {shared}, but tile.pe.crossbar.cols {cols} holds {held} channels "
+            f"({each} columns per weight), and those that share a unit must share a crossbar. "
+            f"Lower shared_channels or raise cols to {shared * each + hardware.reference_cols}."
         )
 
 
