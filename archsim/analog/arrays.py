@@ -16,6 +16,7 @@ from torch import Tensor
 
 from archsim.analog.circuit import Wires
 from archsim.analog.devices import ChipSeed, cell_conductances, wanted
+from archsim.analog.gated import gated_currents
 from archsim.analog.nonlinear import Curve, calibrated_conductance, nonlinear_currents
 from archsim.analog.read_noise import noise_variance
 from archsim.analog.wires import effective_conductance
@@ -57,7 +58,7 @@ class ArrayPlace:
 
 @dataclass(frozen=True)
 class ExactArray:
-    """A crossbar of nonlinear cells, with what is needed to solve a read."""
+    """A crossbar without an effective matrix (nonlinear cells, driven gates), with what is needed to solve a read."""
 
     place: ArrayPlace
     g: Tensor
@@ -71,12 +72,26 @@ class ExactArray:
     step_s: float
     """Conductance of one level."""
 
-    def sums(self, driven: Tensor, v_read_v: float, wires: Wires, curve: Curve) -> Tensor:
+    def drawn_s(self, driven: Tensor, hardware: Hardware) -> Tensor:
+        """Current of all columns, used or not, per volt on the source lines, float64, (read,)."""
+        return _gated(self.g.double(), self._on_all_rows(driven.double()), hardware).sum(-1)
+
+    def _on_all_rows(self, driven: Tensor) -> Tensor:
+        rows = torch.zeros(len(driven), self.g.shape[0], dtype=driven.dtype)
+        rows[:, self.rows] = driven
+        return rows
+
+    def sums(self, driven: Tensor, hardware: Hardware) -> Tensor:
         """Column sums of reads in levels, shape (read, col), for driven rows of shape (read, row)."""
-        volts = torch.zeros(len(driven), len(self.drivers))
-        volts[:, self.rows] = driven * v_read_v
-        currents = nonlinear_currents(self.g, volts * self.drivers, wires, curve)
-        return currents[:, self.cols] / (v_read_v * self.step_s)
+        crossbar = hardware.tile.pe.crossbar
+        rows = self._on_all_rows(driven.float())
+        if crossbar.inputs == "gates":
+            currents, volts = _gated(self.g, rows, hardware), 1.0
+        else:
+            assert crossbar.v_read_v is not None, "checked when the file was read"
+            volts = crossbar.v_read_v
+            currents = nonlinear_currents(self.g, rows * volts * self.drivers, wires_of(hardware), curve_of(hardware))
+        return currents[:, self.cols] / (volts * self.step_s)
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,16 @@ class EffectiveCells:
     nf: float | None = None
     """Non-ideality factor, mean over the crossbars' columns with all rows driven; see `_shortfalls`."""
     exact: tuple[ExactArray, ...] = ()
-    """Nonlinear crossbars of which every read is solved as a circuit of its own; then `cells` is not used for reads."""
+    """Crossbars of which every read is solved as a circuit of its own; then `cells` only bounds what they deliver."""
+
+    def drawn_s(self, row_block: int, crossbar: int, driven: Tensor, hardware: Hardware) -> Tensor:
+        """What driven rows of a crossbar draw per squared volt in siemens, (read,), for rows of shape (read, row)."""
+        if hardware.tile.pe.crossbar.inputs == "rows":
+            conductance = self.input_conductance_s[row_block][crossbar]
+            return ((driven @ conductance) * driven).sum(-1)
+        spot = (row_block, crossbar)
+        mine = [array for array in self.exact if (array.place.row_block, array.place.crossbar) == spot]
+        return torch.stack([array.drawn_s(driven, hardware) for array in mine]).sum(0)
 
 
 def largest_level(hardware: Hardware) -> int:
@@ -178,12 +202,20 @@ def _solve(
         for index, place in enumerate(batch.places):
             rows, cols = batch.used(index)
             cells[place.spot] = (solved.matrix[index, rows, cols] / step_s).to(cells.dtype)
-            shortfalls.append(_shortfalls(solved.matrix[index, rows, cols], ideal[index, rows, cols]))
+            if solved.has_matrix:
+                together = solved.matrix[index, rows, cols].sum(0)
+            else:
+                driven = torch.zeros(batch.shape[0])
+                driven[rows] = 1.0
+                together = _gated(g[index], driven, hardware)[cols]
+            shortfalls.append(_shortfalls(together, ideal[index, rows, cols].sum(0)))
             if variance is not None and solved.variance is not None:
                 variance[place.spot] = (solved.variance[index, rows, cols] / step_s**2).to(cells.dtype)
             if solved.inputs is not None:
                 conductance.add(place, solved.inputs[index, rows, rows])
-            if physics.nonlinearity == "exact":
+            elif hardware.tile.pe.crossbar.v_read_v is not None:
+                conductance.weigh(place, float(g[index].sum()))
+            if physics.nonlinearity == "exact" or not solved.has_matrix:
                 factors = driver_factors(hardware, chip, batch.stream, g)[index]
                 exact.append(ExactArray(place, g[index], factors, rows, cols, step_s))
         done += len(batch.places)
@@ -229,12 +261,17 @@ class _Circuits:
     """Current of every row per row, (crossbar, row, row); None where no energy is asked for."""
     variance: Tensor | None
     """Variance of every column's current per row, siemens squared; None without read noise."""
+    has_matrix: bool = True
+    """Whether `matrix` is what reads deliver; else it is what they can deliver at most."""
 
 
 def _circuits(g: Tensor, hardware: Hardware, chip: ChipSeed, stream: str) -> _Circuits:
     """Solve the crossbars; nonlinear cells are replaced by their mean chord conductance here."""
     crossbar, physics = hardware.tile.pe.crossbar, hardware.tile.pe.crossbar.device.physics
     energetic, wires = crossbar.v_read_v is not None, wires_of(hardware)
+    if crossbar.inputs == "gates":
+        noise = _read_variance(g, hardware)
+        return _Circuits(g, None, noise, has_matrix=False)
     g = g.double() if energetic else g
     trim: Tensor | float = 1.0
     if physics.nonlinearity != "off":
@@ -247,15 +284,25 @@ def _circuits(g: Tensor, hardware: Hardware, chip: ChipSeed, stream: str) -> _Ci
         matrix, inputs = effective_conductance(g, **asdict(wires), input_conductance=True)
     else:
         matrix = effective_conductance(g, **asdict(wires))
-    variance = None
-    if physics.read_noise_sigma_rel > 0:
-        variance = noise_variance(g, physics.read_noise_sigma_rel * g, wires, TYPICAL_ACTIVITY)
+    variance = _read_variance(g, hardware)
     if crossbar.driver_sigma_rel > 0:
         factors = driver_factors(hardware, chip, stream, g)
         matrix = matrix * factors.unsqueeze(-1)
         inputs = None if inputs is None else inputs * factors.unsqueeze(-1) * factors.unsqueeze(-2)
         variance = None if variance is None else variance * factors.square().unsqueeze(-1)
     return _Circuits(matrix * trim, inputs, variance)
+
+
+def _read_variance(g: Tensor, hardware: Hardware) -> Tensor | None:
+    """What read noise adds to a column's variance per driven row; None without it."""
+    sigma_rel = hardware.tile.pe.crossbar.device.physics.read_noise_sigma_rel
+    return noise_variance(g, sigma_rel * g, wires_of(hardware), TYPICAL_ACTIVITY) if sigma_rel > 0 else None
+
+
+def _gated(g: Tensor, gates: Tensor, hardware: Hardware) -> Tensor:
+    """Column currents per volt on the source lines, with the gates of driven rows open."""
+    crossbar = hardware.tile.pe.crossbar
+    return gated_currents(g, gates, 1.0, crossbar.r_wire_col_ohm, crossbar.r_sense_ohm)
 
 
 def wires_of(hardware: Hardware) -> Wires:
@@ -295,7 +342,11 @@ class _InputConductance:
     def add(self, place: ArrayPlace, inputs: Tensor) -> None:
         spot = (place.row_block, place.crossbar)
         self._sums[spot] = self._sums[spot] + inputs if spot in self._sums else inputs
-        self._blocks[place.row_block, place.col_block] += float(inputs.sum())
+        self.weigh(place, float(inputs.sum()))
+
+    def weigh(self, place: ArrayPlace, drawn: float) -> None:
+        """Count what an array draws with all rows driven for the share of its column block."""
+        self._blocks[place.row_block, place.col_block] += drawn
 
     def by_block(self) -> tuple[tuple[Tensor, ...], ...]:
         """Per row block its crossbars' sums, in order."""
@@ -318,11 +369,11 @@ class _InputConductance:
 
 
 def _shortfalls(found: Tensor, ideal: Tensor) -> Tensor:
-    """(I_ideal - I) / I_ideal of every column with all rows driven.
+    """(I_ideal - I) / I_ideal of every column, from the currents with all rows driven.
 
     Source: non-ideality factor as in RxNN and GENIEx, averaged over columns.
     """
-    return (1.0 - found.double().sum(0) / ideal.double().sum(0)).flatten()
+    return 1.0 - found.double() / ideal.double()
 
 
 class _Cache:
@@ -358,6 +409,7 @@ def _key(levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip:
     circuit = (
         crossbar.rows,
         crossbar.cols,
+        crossbar.inputs,
         crossbar.v_read_v,
         crossbar.r_driver_ohm,
         crossbar.r_wire_row_ohm,

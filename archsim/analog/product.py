@@ -21,9 +21,7 @@ from archsim.analog.arrays import (
     EffectiveCells,
     ExactArray,
     Progress,
-    curve_of,
     effective_cells,
-    wires_of,
 )
 from archsim.analog.converters import (
     AdcErrors,
@@ -176,7 +174,8 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
     """Power that the rows of every row block draw while they are driven, summed over the input bits.
 
     Per read `P = v_read**2 * s^T Y s`, Y being the input conductance of the driven crossbar with all its
-    columns: devices, wires, drivers and sense inputs together.
+    columns: devices, wires, drivers and sense inputs together. Where spikes drive gates, `P = v_read * sum of I`,
+    because all current comes from the source lines.
 
     Args:
         layer: A programmed layer.
@@ -190,7 +189,7 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
     Source: Tellegen's theorem; the sense inputs are virtual grounds.
     """
     v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
-    if v_read_v is None or not layer.effective.input_conductance_s:
+    if v_read_v is None or layer.effective.energy_shares is None:
         return None
     blocks, height, width = layer.geometry.row_blocks, *layer.encoded.cells.shape[:2]
     n_tokens = height * width if layer.geometry.is_streamed else prod(layer.geometry.output_hw)
@@ -198,10 +197,10 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
     for part, padded in _chunks(layer, inputs):
         for index, bit in product(range(len(blocks)), range(rows.n_bits)):
             plane = ((padded >> bit) & 1).to(torch.float64).permute(0, 2, 3, 1)
-            for crossbar, conductance in zip(blocks[index], layer.effective.input_conductance_s[index], strict=True):
+            for number, crossbar in enumerate(blocks[index]):
                 for tokens, together in _driven_together(layer, crossbar):
                     driven = _crossbar_rows(layer, plane, crossbar, together)
-                    drawn = ((driven @ conductance) * driven).sum(-1)
+                    drawn = layer.effective.drawn_s(index, number, driven, layer.hardware)
                     power[part, tokens, index] += v_read_v**2 * drawn.view(padded.shape[0], -1)
     return power.flatten(0, 1)
 
@@ -561,12 +560,9 @@ def _reads(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Iterator[tu
 
 
 def _exact_sums(layer: ProgrammedLayer, planes: Tensor, array: ExactArray, driven: CrossbarRows) -> Tensor:
-    """Column sums of one nonlinear crossbar, every read solved; only the segments `driven` are."""
-    v_read_v = layer.hardware.tile.pe.crossbar.v_read_v
-    assert v_read_v is not None, "checked when the file was read"
+    """Column sums of one crossbar whose every read is solved; only the segments `driven` are driven."""
     crossbar = layer.geometry.row_blocks[array.place.row_block][array.place.crossbar]
-    rows = _crossbar_rows(layer, planes, crossbar, driven)
-    return array.sums(rows, v_read_v, wires_of(layer.hardware), curve_of(layer.hardware))
+    return array.sums(_crossbar_rows(layer, planes, crossbar, driven), layer.hardware)
 
 
 def _crossbar_rows(layer: ProgrammedLayer, planes: Tensor, crossbar: CrossbarRows, driven: CrossbarRows) -> Tensor:

@@ -149,6 +149,9 @@ class Crossbar(Part):
     """Chip cycles to write one row of cells, all columns at once; `auto` takes the time in the cost library."""
     zero_skip: Switch = True
     """Skip the read of a crossbar none of whose rows has a spike."""
+    inputs: Literal["rows", "gates"] = "rows"
+    """What spikes drive: `rows`, whose voltage the cells see (1R, 1S1R, or 1T1R with all gates on), or the `gates` of
+    1T1R cells between ideal source lines at v_read_v and the columns; then only cells of driven rows conduct."""
     v_read_v: Annotated[float, Field(gt=0, le=100)] | None = None
     """Voltage of a driven row in volt. With it and a device the energy of a read is that of the circuit, s^T Y s;
     without it the cost library's."""
@@ -181,6 +184,8 @@ class Crossbar(Part):
                 f"{wanting} needs conductances, and device.preset: ideal has none; "
                 f"choose a device.preset, give device.r_on_ohm and device.r_off_ohm, or leave {wanting} out"
             )
+        if self.inputs == "gates":
+            self._check_gates()
         if physics.nonlinearity != "off":
             self._check_drive(physics)
         return self
@@ -200,6 +205,19 @@ class Crossbar(Part):
                 f"v_read_v{spread} is {largest:g} V, more than {LARGEST_DRIVE:g} times device.nonlinearity_v0_v "
                 f"({v0_v:g} V); lower v_read_v or raise device.nonlinearity_v0_v"
             )
+
+    def _check_gates(self) -> None:
+        """Gates carry no current and source lines are ideal, so what belongs to row lines has no meaning."""
+        clash = [name for name in ("r_driver_ohm", "r_wire_row_ohm", "driver_sigma_rel") if getattr(self, name) > 0]
+        clash += [name for name in ("drive", "sense") if getattr(self, name) == "both_sides"]
+        clash += ["device.nonlinearity"] if self.device.physics.nonlinearity != "off" else []
+        if clash:
+            raise ValueError(
+                f"inputs: gates and {clash[0]} do not go together: gates carry no current, source lines are ideal, "
+                f"cells linear; leave {clash[0]} out or set inputs: rows"
+            )
+        if self.device.physics.is_ideal and self.device.table is None:
+            raise ValueError("inputs: gates needs conductances; choose a device.preset other than ideal")
 
 
 class Adc(Part):
