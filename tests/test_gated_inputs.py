@@ -66,5 +66,7 @@ def test_what_belongs_to_row_lines_is_refused(key, value, named):
 
 
 def test_gates_need_a_device():
-    with pytest.raises(ConfigError, match=r"inputs: gates needs conductances; choose a device\.preset other than ideal"):
+    with pytest.raises(
+        ConfigError, match=r"inputs: gates needs conductances; choose a device\.preset other than ideal"
+    ):
         archsim.load_hardware("spikesim-rram-64", GATES)
