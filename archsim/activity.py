@@ -98,6 +98,12 @@ class ReadActivity:
     """(crossbar, input bit) pairs with at least one driven row."""
     active_slices: np.ndarray
     """Input bits with at least one driven row in the block."""
+    serial_rows: np.ndarray
+    """Driven rows of the crossbar with most of them, summed over the input bits."""
+    code_bits: np.ndarray | None = None
+    """Bits that conversions of one column resolve, summed over input bits and converter banks; None: all of them."""
+    slice_bits: np.ndarray | None = None
+    """Bits that the longest conversion of every input bit resolves, shape (token, row_block, input bit)."""
     power_w: np.ndarray | None = None
     """Power that the block's rows draw while driven, summed over the input bits; None: by cost library."""
 
@@ -110,6 +116,8 @@ def read_activity(
     padding: tuple[int, int],
     output_hw: tuple[int, int],
     is_streamed: bool = False,
+    resolved_bits: np.ndarray | None = None,
+    is_merged: bool = True,
 ) -> ReadActivity:
     """Count driven rows of every row block for every token.
 
@@ -124,6 +132,8 @@ def read_activity(
         padding: Zero padding of the layer, (y, x).
         output_hw: Output positions, (height, width); of a streamed layer those of its input map.
         is_streamed: Whether a token is a position of the input map, which drives the rows of that kernel position.
+        resolved_bits: Bits that a conversion resolves, by the driven rows that it sees; None where it resolves all.
+        is_merged: Whether a conversion sees the rows of all crossbars of a block, instead of one's.
 
     Returns:
         Counts of shape (sample * step * height * width, row_block), int32.
@@ -134,7 +144,8 @@ def read_activity(
     frames = inputs.reshape(n_frames, -1, height, width)
     spans = sorted({(first, last) for block in row_blocks for crossbar in block for _, _, first, last in crossbar})
     shape = (n_frames, out_h, out_w, len(row_blocks))
-    rows, reads, slices = (np.zeros(shape, np.int32) for _ in range(3))
+    rows, reads, slices, serial, code_bits = (np.zeros(shape, np.int32) for _ in range(5))
+    slice_bits = None if resolved_bits is None else np.zeros((*shape, n_bits), np.int32)
     pad = ((0, 0), (padding[0], padding[0]), (padding[1], padding[1]))
     for bit in range(n_bits):
         plane = (frames >> bit) & 1
@@ -142,7 +153,7 @@ def read_activity(
         if bit == 0:
             driven |= {span: np.ones_like(driven[span]) for span in spans if span[0] >= channels}
         for index, block in enumerate(row_blocks):
-            block_reads = np.zeros(shape[:3], np.int32)
+            block_reads, most_rows, block_rows = (np.zeros(shape[:3], np.int32) for _ in range(3))
             for crossbar in block:
                 crossbar_rows = np.zeros(shape[:3], np.int32)
                 for kernel_y, kernel_x, first, last in crossbar:
@@ -154,9 +165,25 @@ def read_activity(
                         kernel_y : kernel_y + stride[0] * (out_h - 1) + 1 : stride[0],
                         kernel_x : kernel_x + stride[1] * (out_w - 1) + 1 : stride[1],
                     ]
-                rows[..., index] += crossbar_rows
+                block_rows += crossbar_rows
                 block_reads += crossbar_rows > 0
+                most_rows = np.maximum(most_rows, crossbar_rows)
+                if resolved_bits is not None and not is_merged:
+                    code_bits[..., index] += resolved_bits[crossbar_rows]
+            rows[..., index] += block_rows
             reads[..., index] += block_reads
             slices[..., index] += block_reads > 0
+            serial[..., index] += most_rows
+            if resolved_bits is not None and slice_bits is not None:
+                slice_bits[..., index, bit] = resolved_bits[block_rows if is_merged else most_rows]
+                if is_merged:
+                    code_bits[..., index] += slice_bits[..., index, bit]
     flat = (n_frames * out_h * out_w, len(row_blocks))
-    return ReadActivity(rows.reshape(flat), reads.reshape(flat), slices.reshape(flat))
+    return ReadActivity(
+        rows.reshape(flat),
+        reads.reshape(flat),
+        slices.reshape(flat),
+        serial.reshape(flat),
+        code_bits=None if slice_bits is None else code_bits.reshape(flat),
+        slice_bits=None if slice_bits is None else slice_bits.reshape(*flat, n_bits),
+    )

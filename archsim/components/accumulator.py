@@ -12,10 +12,11 @@ from archsim.hardware.models import Hardware
 def add_action(hardware: Hardware, tile: str, n_tokens: int, n_vectors: int | np.ndarray, n_outputs: int) -> Action:
     """Add `n_vectors` vectors of `n_outputs` values: one addition fewer than vectors, per output.
 
+    Nothing is added where no vector or one is there: the others are silent (`tile.silent_sums: flag`).
     A running sum stores its first vector of a frame (one vector) and then adds one at a time (two: sum and vector).
     """
     accumulator = hardware.tile.accumulator
-    additions = (n_vectors - 1) * n_outputs
+    additions = np.maximum(n_vectors - 1, 0) * n_outputs
     return priced_action(
         hardware,
         f"{tile}.accumulator",

@@ -30,6 +30,12 @@ class PeLoad:
     reads: np.ndarray
     """Crossbar reads done, over all slices; the column mux multiplies them."""
     slices: np.ndarray
+    serial_rows: np.ndarray
+    """Driven rows of the crossbar with most of them, over all slices."""
+    code_bits: np.ndarray | None = None
+    """Bits that the conversions of one column resolve; None: all of them."""
+    conversion_cycles: np.ndarray | None = None
+    """Cycles of one column's conversions, one bank's after the other slice by slice; None: of whole ones."""
     power_w: np.ndarray | None = None
     """Power that the driven rows draw in this PE, summed over the slices; None: the cost library's read energy."""
 
@@ -43,6 +49,7 @@ class PeLoad:
         active_rows: np.ndarray,
         active_reads: np.ndarray,
         active_slices: np.ndarray,
+        serial_rows: np.ndarray,
     ) -> PeLoad:
         """Apply the chip's zero-skip policy to what the inputs would drive."""
         n_tokens = len(active_rows)
@@ -51,7 +58,8 @@ class PeLoad:
         else:
             reads = np.broadcast_to(np.asarray(n_crossbars, np.int64) * n_bits, (n_tokens,))
             slices = np.full(n_tokens, n_bits, np.int64)
-        return cls(n_tokens, n_crossbars, n_columns, active_rows.astype(np.int64), reads, slices)
+        rows = (active_rows.astype(np.int64), reads, slices, serial_rows.astype(np.int64))
+        return cls(n_tokens, n_crossbars, n_columns, *rows)
 
     def mux_steps(self, hardware: Hardware) -> int:
         """Turns of the column multiplexer that cover the columns in use."""
@@ -60,6 +68,8 @@ class PeLoad:
 
 def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
     """Drive the rows and read the array; rows stay driven while the mux goes round.
+
+    Selecting rows one by one takes a cycle each, side by side in the crossbars (`crossbar.row_drive: serial`).
 
     Where the circuit's power is known, the read costs that power times the time for which rows are
     driven: settling, and the conversions too unless stages overlap (then the columns must be held, an
@@ -71,6 +81,7 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         f"{pe}.row_driver",
         ("row_driver", "drive"),
         load.n_tokens,
+        duration_ps=cycles_ps(load.serial_rows, hardware.chip.clock_mhz) if crossbar.row_drive == "serial" else 0,
         count=load.active_rows,
         rows=load.active_rows,
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from archsim.components.netlist import Action
 from archsim.components.pricing import cycles_ps, priced_action
 from archsim.eventlog import Movement
 from archsim.hardware.models import Hardware
-from archsim.units import ceil_div
 
 
-def transfer_action(hardware: Hardware, tile: str, pe: str, n_tokens: int, n_outputs: int) -> Action:
-    """Move the sums of `n_outputs` logical columns, accumulator.bits each."""
-    bits = n_outputs * hardware.tile.accumulator.bits
-    cycles = ceil_div(bits, hardware.tile.htree.bits_per_cycle)
+def transfer_action(hardware: Hardware, tile: str, pe: str, n_tokens: int, bits: int | np.ndarray) -> Action:
+    """Move sums of that many bits."""
+    cycles = -(-bits // hardware.tile.htree.bits_per_cycle)
     return priced_action(
         hardware,
         f"{tile}.htree",

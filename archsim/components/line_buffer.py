@@ -15,7 +15,7 @@ from archsim.components.pricing import cycles_ps, priced_action
 from archsim.errors import MappingError
 from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
-from archsim.units import ceil_div
+from archsim.units import bits_for, ceil_div
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,21 @@ def read_actions(
     n_tokens: int,
     n_crossbars: int | np.ndarray,
     n_bits: int,
+    active_rows: np.ndarray,
 ) -> tuple[Action, Action]:
-    """Load the row registers of the PE's crossbars that are read from the tile buffer, whole, once per input bit.
+    """Load the row registers of the PE's crossbars that are read from the tile buffer, once per input bit.
 
-    The time is that of all the PE's registers.
+    Whole registers take the time of all the PE's. Compressed, a token sends the addresses of its driven
+    rows, or the bitmap where that is shorter (on sideband wires: which of them; assumption). A silent token
+    takes the one cycle in which its emptiness is seen.
     """
     pe_spec = hardware.tile.pe
-    n_register_bits = pe_spec.crossbars * pe_spec.crossbar.rows * n_bits
-    cycles = ceil_div(n_register_bits, pe_spec.fetch_bits_per_cycle)
-    bits = n_crossbars * pe_spec.crossbar.rows * n_bits
+    n_rows = pe_spec.crossbars * pe_spec.crossbar.rows
+    bits: int | np.ndarray = n_crossbars * pe_spec.crossbar.rows * n_bits
+    moved: int | np.ndarray = n_rows * n_bits
+    if pe_spec.fetch == "compressed":
+        moved = bits = np.minimum(bits, active_rows * bits_for(n_rows - 1))
+    cycles = np.maximum(1, -(-moved // pe_spec.fetch_bits_per_cycle))
     return (
         priced_action(
             hardware,

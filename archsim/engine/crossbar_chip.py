@@ -77,6 +77,8 @@ class _Builder:
             spec.padding,
             spec.conv_shape[1:] if layer.streamed_map is None else layer.streamed_map[1:],
             layer.streamed_map is not None,
+            adc.resolved_bits(self.hardware),
+            self.hardware.tile.pe.column_merge == "analog",
         )
         return replace(reads, power_w=self._read_power_w(layer, values, inputs.shape[1]))
 
@@ -129,7 +131,7 @@ class _Builder:
     # One layer: PEs or MAC units to neurons
 
     def _add_layer(self, layer: LayerMapping, reads: ReadActivity | None) -> None:
-        joins = [self._add_block(layer, block) for block in range(len(layer.col_blocks))]
+        joins = [self._add_block(layer, block, reads) for block in range(len(layer.col_blocks))]
         readers: dict[int, int] = {}
         for pe in layer.pes:
             reader, join = readers.get(pe.tile, 0), joins[pe.col_block][pe.row_block]
@@ -138,7 +140,7 @@ class _Builder:
                 self._add_mac(layer, pe, reader, join)
             else:
                 outbox = self._add_pe(layer, pe, reads, reader)
-                self._add_htree_lane(layer, pe, outbox, join)
+                self._add_htree_lane(layer, pe, reads, outbox, join)
 
     def _add_mac(self, layer: LayerMapping, unit: PePlace, reader: int, join: int) -> None:
         """A MAC unit; it sits beside the neurons, so its sums take no H-tree."""
@@ -162,7 +164,7 @@ class _Builder:
         first, last = layer.col_blocks[pe.col_block]
         n_bits = self.build.emission.input_bits(layer)
         passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
-        rows = (reads.active_rows, reads.active_reads, reads.active_slices)
+        rows = (reads.active_rows, reads.active_reads, reads.active_slices, reads.serial_rows)
         served = slice(None) if mine.labels is None else mine.labels
         load = crossbar.PeLoad.of(
             hardware,
@@ -171,13 +173,15 @@ class _Builder:
             n_bits,
             *(counts[served, pe.row_block] for counts in rows),
         )
+        if reads.code_bits is not None and reads.slice_bits is not None:
+            cycles = adc.conversion_cycles(hardware, reads.slice_bits[served, pe.row_block]).sum(axis=-1)
+            load = replace(load, code_bits=reads.code_bits[served, pe.row_block], conversion_cycles=cycles)
         shares = self.activity.layers[layer.layer.name].energy_shares
         if reads.power_w is not None and shares is not None:
             load = replace(load, power_w=reads.power_w[served, pe.row_block] * shares[pe.row_block, pe.col_block])
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
-        fetch = line_buffer.read_actions(
-            hardware, f"tile{pe.tile}.buffer", path, data_class, load.n_tokens, load.n_crossbars, n_bits
-        )
+        size = (load.n_tokens, load.n_crossbars, n_bits, load.active_rows)
+        fetch = line_buffer.read_actions(hardware, f"tile{pe.tile}.buffer", path, data_class, *size)
         stages = {
             "fetch": fetch,
             "crossbar": crossbar.read_actions(hardware, path, load),
@@ -207,11 +211,28 @@ class _Builder:
             inbox = output
         return outbox
 
-    def _add_htree_lane(self, layer: LayerMapping, pe: PePlace, outbox: int, join: int) -> None:
+    def _silent(self, layer: LayerMapping, row_block: int, reads: ReadActivity | None) -> np.ndarray | None:
+        """Tokens of which a row block sends a flag instead of sums, bool; None: of none.
+
+        Sums over the positions of a streamed map always leave.
+        """
+        if self.hardware.tile.silent_sums == "send" or reads is None or layer.streamed_map is not None:
+            return None
+        served = self.build.row_tokens(layer, row_block).labels
+        slices = reads.active_slices[:, row_block]
+        return (slices if served is None else slices[served]) == 0
+
+    def _add_htree_lane(
+        self, layer: LayerMapping, pe: PePlace, reads_of: ReadActivity, outbox: int, join: int
+    ) -> None:
         build, tile, home = self.build, f"tile{pe.tile}", layer.home_tile(pe.col_block)
         first, last = layer.col_blocks[pe.col_block]
         reads, tokens = build.row_tokens(layer, pe.row_block), build.tokens(layer, build.read_frames(layer))
-        action = htree.transfer_action(self.hardware, tile, pe.path, reads.number, last - first)
+        bits: int | np.ndarray = (last - first) * self.hardware.tile.accumulator.bits
+        silent = self._silent(layer, pe.row_block, reads_of)
+        if silent is not None:
+            bits = np.where(silent, 1, bits)
+        action = htree.transfer_action(self.hardware, tile, pe.path, reads.number, bits)
         output = join if home == pe.tile else build.channel(f"{pe.path}.egress")
         summed = output if reads.number == tokens.number else build.channel(f"{pe.path}.positions")
         lane = build.layer_lane(f"{pe.path}.htree", layer, (action,), reads, inputs=(outbox,), output=summed)
@@ -220,14 +241,13 @@ class _Builder:
             add_running_sum(build, layer, pe, summed, output)
         if home == pe.tile:
             return
-        bits = (last - first) * self.hardware.tile.accumulator.bits
         name, sums = layer.layer.name, f"{pe.path}.partial_sums"
         at = (tokens.positions, tokens.steps, tokens.number)
         stream = Stream(sums, name, *at, bits, "partial_sums", name, name, tokens.labels)
         arrivals = [Arrival(self.mapping.nodes[home], Target("channel", join))]
         build.transport.send(stream, output, self.mapping.nodes[pe.tile], arrivals)
 
-    def _add_block(self, layer: LayerMapping, block: int) -> dict[int, int]:
+    def _add_block(self, layer: LayerMapping, block: int, reads: ReadActivity | None) -> dict[int, int]:
         """Accumulator, neurons, pooling and departure of one column block; returns the join slot of each row block."""
         spec, hardware, build = layer.layer, self.hardware, self.build
         home = layer.home_tile(block)
@@ -243,7 +263,9 @@ class _Builder:
         summed = vectors[0]
         if len(vectors) > 1:
             summed = build.channel(f"{tile}.{name}.sums")
-            add = accumulator.add_action(hardware, tile, tokens.number, len(vectors), width)
+            silent = [self._silent(layer, pe.row_block, reads) for pe in layer.pes_of(block)]
+            n_vectors = len(vectors) - sum(mine.astype(np.int64) for mine in silent if mine is not None)
+            add = accumulator.add_action(hardware, tile, tokens.number, n_vectors, width)
             lane = build.layer_lane(f"{name}.accumulate", layer, (add,), tokens, inputs=tuple(vectors), output=summed)
             build.shared(f"{tile}.accumulator").lanes.append(lane)
         if frames != build.every_frame:

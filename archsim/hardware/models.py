@@ -152,6 +152,9 @@ class Crossbar(Part):
     inputs: Literal["rows", "gates"] = "rows"
     """What spikes drive: `rows`, whose voltage the cells see (1R, 1S1R, or 1T1R with all gates on), or the `gates` of
     1T1R cells between ideal source lines at v_read_v and the columns; then only cells of driven rows conduct."""
+    row_drive: Literal["parallel", "serial"] = "parallel"
+    """`parallel`: a bitmap sets all row drivers at once; `serial`: a decoder sets them address by address, one driven
+    row of every crossbar per chip cycle, before all of them are driven together."""
     v_read_v: Annotated[float, Field(gt=0, le=100)] | None = None
     """Voltage of a driven row in volt. With it and a device the energy of a read is that of the circuit, s^T Y s;
     without it the cost library's."""
@@ -231,6 +234,9 @@ class Adc(Part):
     """Columns that share one converter."""
     cycles_per_conversion: PositiveInt = 1
     """Chip cycles of one conversion."""
+    early_stop: Switch = False
+    """Resolve only the bits that the driven rows can reach, ceil(log2(rows x largest level + 1)), each in its share of
+    cycles_per_conversion and of the energy (successive approximation)."""
     range: Literal["full", "calibrated"] = "calibrated"
     """Input range: `full` is every row active with the largest level; `calibrated` follows the calibration batch."""
     range_scope: Literal["layer", "tile", "column"] = "layer"
@@ -265,7 +271,10 @@ class Pe(Part):
     latch_depth: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Tokens held by the latch behind each stage."""
     fetch_bits_per_cycle: Width = 144
-    """Bits per chip cycle from the tile buffer to the PE's row registers, which are loaded whole."""
+    """Bits per chip cycle from the tile buffer to the PE's row registers."""
+    fetch: Literal["whole", "compressed"] = "whole"
+    """`whole`: every row register is loaded, one bit per row; `compressed`: the tile buffer holds addresses of driven
+    rows and sends these, unless the bitmap is shorter; at least one cycle."""
     shift_add_cycles: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Chip cycles to combine the codes of one input slice."""
     crossbar: Crossbar
@@ -281,6 +290,22 @@ class Pe(Part):
                 f"adc.count ({adc.count}) x adc.cols_per_adc ({adc.cols_per_adc}) serves "
                 f"{adc.count * adc.cols_per_adc} columns; crossbar.cols is {self.crossbar.cols}; "
                 "raise one of them or set adc.count: auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _early_stop_keeps_codes(self) -> Self:
+        adc, device = self.adc, self.crossbar.device
+        if not adc.early_stop:
+            return self
+        errors = ("inl_lsb", "offset_sigma_lsb", "gain_sigma_rel", "noise_sigma_lsb")
+        wanting = [f"adc.{name}" for name in errors if getattr(adc, name)]
+        if not device.physics.is_ideal or device.table is not None:
+            wanting.append("crossbar.device")
+        if wanting:
+            raise ValueError(
+                f"adc.early_stop stops where sums of whole levels cannot reach, but {wanting[0]} makes them differ; "
+                f"set adc.early_stop: false, or leave {wanting[0]} ideal"
             )
         return self
 
@@ -306,12 +331,24 @@ class Tile(Part):
     """Buffer of residual connections."""
     htree: Htree = Htree()
     """Result tree."""
+    silent_sums: Literal["send", "flag"] = "send"
+    """What a PE none of whose rows is driven passes on: sums of zero like any others (`send`), or one bit that says so
+    (`flag`) and that nobody adds; `flag` needs zero_skip."""
     accumulator: Accumulator = Accumulator()
     """Partial-sum adder."""
     mac: Mac = Mac()
     """Digital MAC units, in tiles that hold a digital first layer."""
     pe: Pe
     """The PEs."""
+
+    @model_validator(mode="after")
+    def _flags_need_skipped_reads(self) -> Self:
+        if self.silent_sums == "flag" and not self.pe.crossbar.zero_skip:
+            raise ValueError(
+                "silent_sums is flag and pe.crossbar.zero_skip is false: what is read has sums to send; "
+                "set pe.crossbar.zero_skip: true or silent_sums: send"
+            )
+        return self
 
 
 class MappingPolicy(Part):
@@ -440,6 +477,11 @@ class Hardware(Part):
     def reference_cols(self) -> int:
         """Physical columns of a crossbar that hold the reference of its weights."""
         return self.weight_slices if self.tile.pe.crossbar.signed == "offset" else 0
+
+    @property
+    def largest_level(self) -> int:
+        """Largest level that a cell holds."""
+        return (1 << min(self.tile.pe.crossbar.bits_per_cell, self.magnitude_bits)) - 1
 
     @property
     def row_write_cycles(self) -> int:
