@@ -35,7 +35,7 @@ class PeLoad:
     code_bits: np.ndarray | None = None
     """Bits that the conversions of one column resolve; None: all of them."""
     conversion_cycles: np.ndarray | None = None
-    """Cycles of one column's conversions, one bank's after the other slice by slice; None: of whole ones."""
+    """Cycles of one turn of the mux, slice after slice; None: of whole conversions."""
     power_w: np.ndarray | None = None
     """Power that the driven rows draw in this PE, summed over the slices; None: the cost library's read energy."""
 

@@ -222,9 +222,7 @@ class _Builder:
         slices = reads.active_slices[:, row_block]
         return (slices if served is None else slices[served]) == 0
 
-    def _add_htree_lane(
-        self, layer: LayerMapping, pe: PePlace, reads_of: ReadActivity, outbox: int, join: int
-    ) -> None:
+    def _add_htree_lane(self, layer: LayerMapping, pe: PePlace, reads_of: ReadActivity, outbox: int, join: int) -> None:
         build, tile, home = self.build, f"tile{pe.tile}", layer.home_tile(pe.col_block)
         first, last = layer.col_blocks[pe.col_block]
         reads, tokens = build.row_tokens(layer, pe.row_block), build.tokens(layer, build.read_frames(layer))

@@ -72,11 +72,11 @@ def _hierarchy(hardware: Hardware) -> Sheet:
                           + (f", shared by {shared} channels" if shared > 1 else "")),
         ("tile", f"{tile.pes} PEs, H-tree {tile.htree.bits_per_cycle} bit, line buffer {tile.line_buffer.rows} rows"),
         ("PE", f"{pe.crossbars} crossbars, {'pipelined' if pe.pipelined else 'one token at a time'}, "
-               f"columns merge {pe.column_merge}"),
+               f"columns merge {pe.column_merge}, fetch {pe.fetch}"),
         ("crossbar", f"{crossbar.rows} x {crossbar.cols}, {crossbar.bits_per_cell} bit cells, {crossbar.signed}, "
                      f"{hardware.cols_per_weight} column(s) per {hardware.mapping.weight_bits} bit weight"),
         ("ADC", f"{pe.adcs_per_bank} x {pe.adc_banks} bank(s) of {adc.bits} bit, {adc.cols_per_adc} columns each, "
-                f"range {adc.range} per {adc.range_scope}"),
+                f"range {adc.range} per {adc.range_scope}{', stops early' if adc.early_stop else ''}"),
     ]  # fmt: skip
     if hardware.mapping.first_layer == "digital":
         rows.append(("MAC unit", f"{tile.mac.lanes} lanes, one unit per column block of a first layer"))
