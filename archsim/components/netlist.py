@@ -10,6 +10,7 @@ while it is held deadlocks at a join.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,11 @@ class Action:
     def renamed(self, name: str, energy_factor: float) -> Action:
         """The same action under another name, its energy times a factor."""
         return replace(self, name=name, energy_pj=self.energy_pj * energy_factor)
+
+    def at(self, component: str, movement: Movement | None = None) -> Action:
+        """The same action of another component, its arrays shared; with another movement if one is given."""
+        movement = movement or self.movement
+        return Action(component, self.name, self.duration_ps, self.count, self.bits, self.energy_pj, movement)
 
     def without_duration(self) -> Action:
         """The same action, taking no time."""
@@ -249,8 +255,9 @@ def _require_lengths(netlist: Netlist, lane: Lane) -> None:
                 raise SimulationError(f"{lane.name}: sends {n_sent} positions; {buffer.name} expects {n_expected}")
 
 
+@lru_cache(maxsize=1 << 14)
 def constant(value: float, n_tokens: int, dtype: type = np.int64) -> np.ndarray:
-    """The same value for every token, without the memory."""
+    """The same value for every token, without the memory; cannot be written to."""
     return np.broadcast_to(np.asarray(value, dtype), (n_tokens,))
 
 

@@ -9,6 +9,7 @@ router_cycles * routers + 2 + (flits - 1) cycles, as in BookSim2 with its defaul
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,7 +35,14 @@ class Tree:
 
     def children(self, index: int) -> list[int]:
         """Links that a packet takes after link `index` (-1: after injection)."""
-        return [child for child, parent in enumerate(self.parents) if parent == index]
+        return self._children.get(index, [])
+
+    @cached_property
+    def _children(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for child, parent in enumerate(self.parents):
+            found.setdefault(parent, []).append(child)
+        return found
 
 
 def xy_route(source: int, destination: int, width: int) -> list[Link]:
@@ -55,16 +63,16 @@ def xy_route(source: int, destination: int, width: int) -> list[Link]:
 
 def multicast_tree(source: int, destinations: list[int], width: int) -> Tree:
     """Union of the XY routes from one node to several."""
-    links: list[Link] = []
+    numbers: dict[Link, int] = {}
     parents: list[int] = []
     for destination in sorted(set(destinations)):
         parent = -1
         for link in xy_route(source, destination, width):
-            if link not in links:
-                links.append(link)
+            if link not in numbers:
+                numbers[link] = len(numbers)
                 parents.append(parent)
-            parent = links.index(link)
-    return Tree(tuple(links), tuple(parents))
+            parent = numbers[link]
+    return Tree(tuple(numbers), tuple(parents))
 
 
 Bits = int | np.ndarray

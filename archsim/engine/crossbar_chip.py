@@ -13,7 +13,7 @@ import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
 from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac, neuron
-from archsim.components.netlist import ComponentInfo, Netlist, Target
+from archsim.components.netlist import Action, ComponentInfo, Netlist, Target
 from archsim.engine import geometry
 from archsim.engine.construction import Construction, Frames
 from archsim.engine.current_store import add_current_store
@@ -39,6 +39,10 @@ def build_netlist(mapping: Mapping, activity: Activity) -> Netlist:
     """
     geometry.check_buffers(mapping)
     return _Builder(mapping, activity).build_all()
+
+
+Stages = dict[str, tuple[Action, ...]]
+"""Actions of each stage of a PE, in the order in which a token passes them."""
 
 
 class _Builder:
@@ -133,13 +137,17 @@ class _Builder:
     def _add_layer(self, layer: LayerMapping, reads: ReadActivity | None) -> None:
         joins = [self._add_block(layer, block, reads) for block in range(len(layer.col_blocks))]
         readers: dict[int, int] = {}
+        stages: dict[tuple[int, int, int], Stages] = {}
         for pe in layer.pes:
             reader, join = readers.get(pe.tile, 0), joins[pe.col_block][pe.row_block]
             readers[pe.tile] = reader + 1
             if reads is None:
                 self._add_mac(layer, pe, reader, join)
             else:
-                outbox = self._add_pe(layer, pe, reads, reader)
+                alike = self._alike(layer, pe)
+                if alike not in stages:
+                    stages[alike] = self._stages(layer, pe, reads)
+                outbox = self._add_pe(layer, pe, stages[alike], reader)
                 self._add_htree_lane(layer, pe, reads, outbox, join)
 
     def _add_mac(self, layer: LayerMapping, unit: PePlace, reader: int, join: int) -> None:
@@ -159,8 +167,9 @@ class _Builder:
         lane = self.build.layer_lane(unit.path, layer, actions, tokens, (), source, len(actions), join)
         self.netlist.server(unit.path, "private", lane)
 
-    def _add_pe(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity, reader: int) -> int:
-        hardware, path = self.hardware, pe.path
+    def _stages(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity) -> Stages:
+        """Actions of a PE's stages, of components and movements that `_placed` names."""
+        hardware = self.hardware
         first, last = layer.col_blocks[pe.col_block]
         n_bits = self.build.emission.input_bits(layer)
         passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
@@ -181,27 +190,34 @@ class _Builder:
             load = replace(load, power_w=reads.power_w[served, pe.row_block] * shares[pe.row_block, pe.col_block])
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         size = (load.n_tokens, load.n_crossbars, n_bits, load.active_rows)
-        fetch = line_buffer.read_actions(hardware, f"tile{pe.tile}.buffer", path, data_class, *size)
-        stages = {
-            "fetch": fetch,
-            "crossbar": crossbar.read_actions(hardware, path, load),
-            "adc": adc.convert_actions(hardware, path, load),
-            "shift_add": adc.shift_add_actions(hardware, path, load),
+        stages: Stages = {
+            "fetch": line_buffer.read_actions(hardware, "", "", data_class, *size),
+            "crossbar": crossbar.read_actions(hardware, "", load),
+            "adc": adc.convert_actions(hardware, "", load),
+            "shift_add": adc.shift_add_actions(hardware, "", load),
         }
-        source = (self.intake.buffer(layer, pe.tile), reader)
+        passed = ("fetch",) if hardware.tile.pe.pipelined else tuple(stages)
+        return stages | {name: passing_by(stages[name], passing, mine) for name in passed}
+
+    def _alike(self, layer: LayerMapping, pe: PePlace) -> tuple[int, int, int]:
+        """Key of the PEs that do the same: of one row block and width, and column block where power is known."""
+        first, last = layer.col_blocks[pe.col_block]
+        has_power = self.activity.layers[layer.layer.name].energy_shares is not None
+        return pe.row_block, last - first, pe.col_block if has_power else 0
+
+    def _add_pe(self, layer: LayerMapping, pe: PePlace, stages: Stages, reader: int) -> int:
+        path, stages = pe.path, _placed(stages, pe)
+        passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
+        source, fetch = (self.intake.buffer(layer, pe.tile), reader), stages["fetch"]
         outbox = self.build.channel(f"{path}.out")
-        if not hardware.tile.pe.pipelined:
+        if not self.hardware.tile.pe.pipelined:
             actions = tuple(action for stage in stages.values() for action in stage)
-            lane = self.build.layer_lane(
-                path, layer, passing_by(actions, passing, mine), passing, (), source, len(fetch), outbox
-            )
+            lane = self.build.layer_lane(path, layer, actions, passing, (), source, len(fetch), outbox)
             lane.emit = emits(passing, mine)
             self.netlist.server(path, "private", lane)
             return outbox
         inbox = self.build.channel(f"{path}.fetch.out")
-        lane = self.build.layer_lane(
-            f"{path}.fetch", layer, passing_by(fetch, passing, mine), passing, (), source, len(fetch), inbox
-        )
+        lane = self.build.layer_lane(f"{path}.fetch", layer, fetch, passing, (), source, len(fetch), inbox)
         lane.emit = emits(passing, mine)
         self.netlist.server(f"{path}.fetch", "private", lane)
         for name in ("crossbar", "adc", "shift_add"):
@@ -379,6 +395,18 @@ class _Builder:
                     kind = "v_mem" if action.component.endswith(".current") else kind
                     parts.append(ComponentInfo(action.component, kind, 0.0, 0.0))
         return parts
+
+
+def _placed(stages: Stages, pe: PePlace) -> Stages:
+    """The actions of alike PEs as those of one of them; arrays are shared."""
+    read, latch = stages["fetch"]
+    assert read.movement is not None, "a read from the tile buffer moves bits"
+    buffer = f"tile{pe.tile}.buffer"
+    placed = {
+        name: tuple(action.at(f"{pe.path}{action.component}") for action in actions) for name, actions in stages.items()
+    }
+    movement = replace(read.movement, source=buffer, destination=pe.path)
+    return placed | {"fetch": (read.at(buffer, movement), latch.at(f"{pe.path}{latch.component}"))}
 
 
 def _driven(values: LayerActivity, input_coding: str) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from archsim.components import line_buffer
-from archsim.components.netlist import LineBuffer, Target
+from archsim.components.netlist import Action, LineBuffer, Target
 from archsim.engine import geometry
 from archsim.engine.construction import Construction
 from archsim.engine.emission import Source
@@ -21,6 +23,8 @@ class Intake:
         self.build = build
         self.mapping = build.mapping
         self._buffers: dict[tuple[str, int, int], int] = {}
+        self._fed_by: dict[tuple[str, Source], list[tuple[int, int, int]]] = {}
+        """What a source of a layer feeds: tile, line buffer, number of the source there."""
         self._skip_slots: dict[tuple[str, int, str], int] = {}
 
     def add(self, layer: LayerMapping) -> None:
@@ -38,19 +42,16 @@ class Intake:
 
     def arrivals(self, layer: LayerMapping, source: Source, stream: Stream) -> list[Arrival]:
         """Line buffers of all copies of a layer that take a stream from one source."""
-        arrivals = []
-        for view in layer.views:
-            for tile in view.tiles:
-                sources = self._sources(view, tile)
-                if source in sources:
-                    target = Target("buffer", self.buffer(view, tile), sources.index(source))
-                    arrivals.append(self._stored(stream, tile, target))
-        return arrivals
+        store = self._store_action(stream)
+        return [
+            self._stored(store, tile, Target("buffer", buffer, number))
+            for tile, buffer, number in self._fed_by.get((layer.layer.name, source), [])
+        ]
 
     def joining(self, layer: LayerMapping, block: int, stream: Stream) -> Arrival:
         """Skip buffer of a column block of `layer` that takes a stream of one of the layers it adds."""
         slot = Target("channel", self._skip_slots[layer.layer.name, block, stream.layer])
-        return self._stored(stream, layer.home_tile(block), slot)
+        return self._stored(self._store_action(stream), layer.home_tile(block), slot)
 
     def _add_line_buffers(self, layer: LayerMapping) -> None:
         build, mapping = self.build, self.mapping
@@ -65,6 +66,8 @@ class Intake:
                 covers = build.emission.covers(mapping.layer(layer.layer.source), sources)
             name = layer.layer.name
             self._buffers[name, layer.copy, tile] = len(build.netlist.buffers)
+            for number, source in enumerate(sources):
+                self._fed_by.setdefault((name, source), []).append((tile, len(build.netlist.buffers), number))
             build.netlist.buffers.append(
                 LineBuffer(f"tile{tile}.buffer", name, capacity, len(sources), n_readers, need, last_use, covers)
             )
@@ -108,8 +111,12 @@ class Intake:
         blocks = self.mapping.layer(layer.layer.source).col_blocks
         return sum(blocks[block][1] - blocks[block][0] for block in {source.block for source in sources})
 
-    def _stored(self, stream: Stream, tile: int, target: Target) -> Arrival:
-        store = line_buffer.write_action(
-            self.build.hardware, f"tile{tile}.buffer", stream.source, stream.data_class, stream.n_tokens, stream.bits
-        )
-        return Arrival(self.mapping.nodes[tile], target, (store,))
+    def _store_action(self, stream: Stream) -> Action:
+        """Storing a packet of a stream in a tile buffer that `_stored` names."""
+        what = (stream.source, stream.data_class, stream.n_tokens, stream.bits)
+        return line_buffer.write_action(self.build.hardware, "", *what)
+
+    def _stored(self, store: Action, tile: int, target: Target) -> Arrival:
+        path = f"tile{tile}.buffer"
+        assert store.movement is not None, "a packet that is stored has moved"
+        return Arrival(self.mapping.nodes[tile], target, (store.at(path, replace(store.movement, destination=path)),))

@@ -112,16 +112,18 @@ class Transport:
             reserves=_targets(arrivals),
         )
         self._server(f"noc.router{origin}.inject").lanes.append(inject)
-        for index, link in enumerate(tree.links):
-            here = [arrival for arrival in arrivals if link == (arrival.node, noc.EJECT)]
-            actions = [noc.hop_action(hardware, link, *what)]
-            actions += [action for arrival in here for action in arrival.stores]
-            ejection_ps = noc.ejection_delay_ps(hardware, stream.bits)
-            wires = tuple(Wire(arrival.target, ejection_ps) for arrival in here)
-            if not here:
-                wires = wires_to(index, noc.hop_delay_ps(hardware))
-            lane = stream.lane(tuple(actions), inputs=(inboxes[index],), wires=wires)
-            self._server(f"noc.router{link[0]}.{link[1]}").lanes.append(lane)
+        hop, hop_ps = noc.hop_action(hardware, tree.links[0], *what), noc.hop_delay_ps(hardware)
+        ejection_ps = noc.ejection_delay_ps(hardware, stream.bits)
+        ends: dict[int, list[Arrival]] = {}
+        for arrival in arrivals:
+            ends.setdefault(arrival.node, []).append(arrival)
+        for index, (node, port) in enumerate(tree.links):
+            name = f"noc.router{node}.{port}"
+            here = ends[node] if port == noc.EJECT else []
+            stores = [action for arrival in here for action in arrival.stores]
+            wires = tuple(Wire(arrival.target, ejection_ps) for arrival in here) or wires_to(index, hop_ps)
+            lane = stream.lane((hop.at(name), *stores), inputs=(inboxes[index],), wires=wires)
+            self._server(name).lanes.append(lane)
 
     def _n_routers(self, origin: int, destination: int) -> int:
         return len(noc.xy_route(origin, destination, self.mesh_width))

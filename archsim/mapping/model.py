@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from archsim.hardware.models import Hardware
@@ -57,7 +58,7 @@ class LayerMapping:
     """Map whose positions a fully connected layer takes one by one; its rows are then ordered by position, channels
     within, and a segment's kernel position is a position of the map. None where a frame is read at once."""
 
-    @property
+    @cached_property
     def views(self) -> tuple[LayerMapping, ...]:
         """The copies, each with its own PEs only."""
         return tuple(
@@ -118,7 +119,14 @@ class LayerMapping:
 
     def pes_of(self, col_block: int) -> tuple[PePlace, ...]:
         """The PEs of a column block, one per row block that feeds it."""
-        return tuple(pe for pe in self.pes if pe.col_block == col_block)
+        return self._pes_by_block[col_block]
+
+    @cached_property
+    def _pes_by_block(self) -> dict[int, tuple[PePlace, ...]]:
+        found: dict[int, list[PePlace]] = {}
+        for pe in self.pes:
+            found.setdefault(pe.col_block, []).append(pe)
+        return {block: tuple(pes) for block, pes in found.items()}
 
 
 @dataclass(frozen=True)
