@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodal_analysis import Mesh, column_currents, node_voltages, read_power, row_currents
 
+from archsim import analog
 from archsim.analog import effective_conductance
 from archsim.errors import ConfigError
 
@@ -39,9 +40,10 @@ def assert_nodal(g: torch.Tensor, ohms: tuple[float, ...], n_reads: int, **ends:
     currents = column_currents(mesh, col_volts)
     assert np.abs(volts @ matrix.numpy() / currents - 1).max() <= 1e-9
     assert worst(torch.from_numpy(volts) @ drawn, row_currents(mesh, row_volts, col_volts)) <= 1e-9
-    single = effective_conductance(g.float(), *ohms, **ends).double().numpy()
-    assert np.abs(volts @ single / currents - 1).max() <= 2e-5
-    assert worst(torch.from_numpy(single), matrix) <= 2e-5
+    single, single_drawn = effective_conductance(g.float(), *ohms, input_conductance=True, **ends)
+    assert np.abs(volts @ single.double().numpy() / currents - 1).max() <= 2e-5
+    assert worst(single, matrix) <= 2e-5
+    assert worst(single_drawn, drawn) <= 2e-5
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 9), (1, 7), (7, 1), (1, 1), (8, 32), (104, 13), (100, 37), (64, 64)])
@@ -69,6 +71,13 @@ def test_currents_of_a_large_crossbar_are_those_of_nodal_analysis():
 )
 def test_hard_cases_agree_with_nodal_analysis_in_both_precisions(g, ohms):
     assert_nodal(g, ohms, n_reads=3)
+
+
+def test_two_ideal_sources_on_thick_wires_do_not_drive_a_current_around():
+    g, ohms = conductances(64, 64), (0.0, 1e-4, 1e-4, 0.0)
+    _, one_end = effective_conductance(g.float(), *ohms, input_conductance=True)
+    _, both_ends = effective_conductance(g.float(), *ohms, input_conductance=True, double_drive=True)
+    assert worst(both_ends, one_end) <= 1e-5
 
 
 def test_ideal_wires_leave_the_cells_as_they_are():
@@ -200,6 +209,13 @@ def test_impossible_arguments_are_named(changes, message):
     with pytest.raises(ConfigError) as error:
         effective_conductance(**({"g": torch.ones(2, 2), **OHMS} | changes))
     assert str(error.value) == message
+
+
+def test_every_public_name_can_be_had_from_the_package():
+    assert set(analog.__all__) <= set(dir(analog))
+    assert [name for name in analog.__all__ if getattr(analog, name).__name__ != name] == []
+    with pytest.raises(AttributeError, match=r"^module 'archsim.analog' has no attribute 'crossbars'$"):
+        _ = analog.crossbars
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -11,11 +11,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from archsim.analog.circuit import Wires
     from archsim.analog.crossbar import Crossbar
+    from archsim.analog.gated import floating_currents, gated_currents
+    from archsim.analog.nonlinear import Curve, nonlinear_currents
     from archsim.analog.wires import effective_conductance
 
-__all__ = ["Crossbar", "Wires", "effective_conductance"]
+__all__ = [
+    "Crossbar",
+    "Curve",
+    "Wires",
+    "effective_conductance",
+    "floating_currents",
+    "gated_currents",
+    "nonlinear_currents",
+]
 
-_HOMES = {"Crossbar": "crossbar", "Wires": "circuit", "effective_conductance": "wires"}
+_HOMES = {
+    "Crossbar": "crossbar",
+    "Curve": "nonlinear",
+    "Wires": "circuit",
+    "effective_conductance": "wires",
+    "floating_currents": "gated",
+    "gated_currents": "gated",
+    "nonlinear_currents": "nonlinear",
+}
+"""Module of every public name."""
 
 
 def __getattr__(name: str) -> object:

@@ -36,6 +36,8 @@ from torch import Tensor
 from archsim.analog.circuit import Wires
 
 LEFT, BOTTOM, RIGHT, TOP = range(4)
+LEAF_CELLS = 1 << 15
+"""Cells of the leaf tiles that are reduced at once; bounds the memory of large crossbars."""
 _SERIES_RADIUS = 0.25
 """Largest spectral radius of wires times devices for which a polynomial replaces a solve: 3 to 8 products."""
 _NEUMANN_NORM = 0.06
@@ -83,7 +85,9 @@ def merge_crossbars(g: Tensor, wires: Wires, with_input: bool) -> tuple[Tensor, 
     # Rows of no conductance on top and columns on the right carry no current below and left of them.
     padded = torch.nn.functional.pad(g, (0, grid_cols * width - n_cols, grid_rows * height - n_rows, 0))
     cells = padded.view(n_crossbars, grid_rows, height, grid_cols, width).permute(1, 3, 0, 2, 4)
-    tiles = _leaves(cells.reshape(-1, height * width), height, width, wires)
+    parts = cells.reshape(-1, height * width).split(max(1, LEAF_CELLS // (height * width)))
+    ports = (height, width, height, width)
+    tiles = Tiles(torch.cat([_leaves(part, height, width, wires) for part in parts]), ports, ports)
     edges = _Edges(wires, grid_cols * width - n_cols, grid_rows * height - n_rows, with_input)
     last = _merge_grid(tiles, grid_rows, grid_cols, n_crossbars, edges)
     return _matrices(last, n_rows, n_cols, with_input)
@@ -145,8 +149,8 @@ def _leaf_wires(p: int, q: int, row: float, col: float, dtype: torch.dtype, devi
     return _LeafWires(on(drive), on(sense), on(through), on(drop), largest)
 
 
-def _leaves(g: Tensor, p: int, q: int, wires: Wires) -> Tiles:
-    """Transfer of tiles of p x q cells with conductances of shape (tile, device).
+def _leaves(g: Tensor, p: int, q: int, wires: Wires) -> Tensor:
+    """Transfers of tiles of p x q cells with conductances of shape (tile, device).
 
     Device currents per unit input are `x = (drive * g) (1 + drop * g)^-1`, and
     `transfer = through + x @ sense`.
@@ -164,7 +168,7 @@ def _leaves(g: Tensor, p: int, q: int, wires: Wires) -> Tiles:
     else:
         eye = torch.eye(p * q, dtype=g.dtype, device=g.device)
         currents = torch.linalg.solve(eye + constants.drop * g, currents, left=False)
-    return Tiles(constants.through + torch.matmul(currents, constants.sense), (p, q, p, q), (p, q, p, q))
+    return constants.through + torch.matmul(currents, constants.sense)
 
 
 def _reciprocal_polynomial(radius: float, eps: float) -> list[float]:
@@ -370,9 +374,21 @@ def _matrices(last: Tiles, n_rows: int, n_cols: int, with_input: bool) -> tuple[
     currents = by_row.transpose(1, 2)
     bottom = currents[:, :, last.output_slice(BOTTOM)]
     matrix = bottom - currents[:, :, last.output_slice(TOP)].flip(2) if last.outputs[TOP] else bottom
+    matrix = matrix[:, :, :n_cols]
     if not with_input:
-        return matrix[:, :, :n_cols], None
+        return matrix, None
     drawn = per_row(LEFT, currents[:, :, last.output_slice(LEFT)])
     if last.outputs[RIGHT]:
         drawn = drawn - per_row(RIGHT, currents[:, :, last.output_slice(RIGHT)])
-    return matrix[:, :, :n_cols], drawn
+        drawn = _with_balanced_diagonal(drawn, matrix)
+    return matrix, drawn
+
+
+def _with_balanced_diagonal(drawn: Tensor, matrix: Tensor) -> Tensor:
+    """Input conductance whose rows add up to those of the effective matrix, by choice of the diagonal.
+
+    Between two ideal sources on one line of small resistance, rounding drives a current around that
+    only the diagonal sees; Kirchhoff's current law gives it without.
+    """
+    others = drawn - torch.diag_embed(drawn.diagonal(dim1=-2, dim2=-1))
+    return others + torch.diag_embed(matrix.sum(-1) - others.sum(-1))
