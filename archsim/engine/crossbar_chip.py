@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
-from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac, neuron
+from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac
 from archsim.components.netlist import Action, ComponentInfo, Netlist, Target
-from archsim.engine import geometry
-from archsim.engine.construction import Construction, Frames
-from archsim.engine.current_store import add_current_store
+from archsim.engine import geometry, neurons
+from archsim.engine.construction import Construction
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
+from archsim.engine.neurons import add_neurons
 from archsim.engine.staging import Staging, together
 from archsim.engine.streaming import add_running_sum, emits, passing_by
 from archsim.engine.transport import Arrival, Stream
@@ -27,7 +27,6 @@ from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
-from archsim.mapping.rules import shared_channels
 from archsim.workload.network import INPUT
 
 
@@ -282,57 +281,14 @@ class _Builder:
             add = accumulator.add_action(hardware, tile, tokens.number, n_vectors, width)
             lane = build.layer_lane(f"{name}.accumulate", layer, (add,), tokens, inputs=tuple(vectors), output=summed)
             build.shared(f"{tile}.accumulator").lanes.append(lane)
-        if frames != build.every_frame:
-            summed = add_current_store(build, layer, block, summed)
-        outbox = summed if spec.neuron.kind == "none" else self._add_neurons(layer, block, summed)
-        self._depart(layer, block, outbox)
+        self._depart(layer, block, summed if spec.neuron.kind == "none" else add_neurons(build, layer, block, summed))
         return joins
-
-    def _add_neurons(self, layer: LayerMapping, block: int, inbox: int) -> int:
-        """Neuron updates and pooling of one column block; returns the latch behind them."""
-        spec, hardware, build = layer.layer, self.hardware, self.build
-        tile, name = f"tile{layer.home_tile(block)}", build.block_name(layer, block)
-        first, last = layer.col_blocks[block]
-        outbox = build.channel(f"{tile}.{name}.out")
-        fired = outbox if spec.pool is None else build.channel(f"{tile}.{name}.fired")
-        n_tokens = build.tokens(layer, build.every_frame).number
-        shared = shared_channels(hardware, spec)
-        updates = neuron.update_actions(hardware, tile, n_tokens, last - first, spec.neuron.state_words, shared)
-        lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
-        if spec.neuron.kind == "accumulate":
-            lane.emit = self._last_step_only(layer)
-        elif spec.pool is None:
-            lane.emit = build.emission.sends(layer, block)
-        build.shared(f"{tile}.neuron").lanes.append(lane)
-        if spec.pool is not None:
-            pool = neuron.pool_action(hardware, tile, lane.n_emitted, last - first)
-            pooling = build.layer_lane(f"{name}.pooling", layer, (pool,), inputs=(fired,), output=outbox)
-            completes = neuron.pool_emits((spec.conv_shape[1], spec.conv_shape[2]), spec.pool.kernel, spec.pool.stride)
-            pooling.n_tokens = lane.n_emitted
-            pooling.steps = self._emitted_frames(layer).steps
-            completes = completes[geometry.copy_tokens(layer)]
-            pooling.emit = np.tile(completes, lane.n_emitted // len(completes))
-            sends = build.emission.sends(layer, block)
-            if sends is not None:
-                pooling.emit[np.flatnonzero(pooling.emit)[~sends]] = False
-            build.shared(f"{tile}.pooling").lanes.append(pooling)
-        return outbox
-
-    def _emitted_frames(self, layer: LayerMapping) -> Frames:
-        """Frames of which a layer sends anything: of a readout only those of the last timestep."""
-        if layer.layer.neuron.kind == "accumulate":
-            return Frames(self.activity.n_samples, (self.activity.n_timesteps - 1, 1))
-        return self.build.every_frame
-
-    def _last_step_only(self, layer: LayerMapping) -> np.ndarray:
-        frames = np.arange(self.build.n_frames) % self.activity.n_timesteps == self.activity.n_timesteps - 1
-        return np.repeat(frames, geometry.window(self.mapping, layer).n_outputs)
 
     def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
         """Send a column block's output to whoever reads or adds it, or to the output port."""
         name, build = layer.layer.name, self.build
         labels = build.emission.sent(layer, block)
-        frames = self._emitted_frames(layer)
+        frames = neurons.emitted_frames(build, layer)
         positions = layer.layer.out_shape[1] * layer.layer.out_shape[2]
         consumers, joiners = self.mapping.consumers(name), self.mapping.joiners(name)
         is_output = self.mapping.is_output(layer.layer)
@@ -361,7 +317,7 @@ class _Builder:
             self.netlist.output_lanes.append(lane)
             build.shared("output").lanes.append(lane)
             arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
-        build.transport.send(stream, outbox, self.mapping.nodes[layer.home_tile(block)], arrivals)
+        build.transport.send(stream, outbox, neurons.origin(self.mapping, layer, block), arrivals)
 
     def _parts(self) -> list[ComponentInfo]:
         """Every part with its area and leakage; parts that serve and have none are listed too."""
@@ -384,7 +340,7 @@ class _Builder:
         n_nodes = self.mapping.mesh_width * self.mapping.mesh_height
         parts += [
             ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
-            for part in rollup.chip_parts(self.hardware, n_nodes)
+            for part in rollup.chip_parts(self.hardware, n_nodes, v_mem_bits.get(geometry.CHIP, 0))
         ]
         known = {part.path for part in parts}
         for lane in self.netlist.lanes():

@@ -11,11 +11,13 @@ from archsim.engine.construction import Construction
 from archsim.mapping import LayerMapping
 
 
-def add_current_store(build: Construction, layer: LayerMapping, block: int, inbox: int) -> int:
-    """Connect the store of one column block behind a latch; returns the latch behind the store."""
+def add_current_store(build: Construction, layer: LayerMapping, block: int, inbox: int, module: str) -> int:
+    """Connect the store of one column block behind a latch; returns the latch behind the store.
+
+    `module` is the path of what the store is a part of, a tile or the chip.
+    """
     hardware, netlist, name = build.hardware, build.netlist, build.block_name(layer, block)
-    tile = f"tile{layer.home_tile(block)}"
-    path = f"{tile}.v_mem"
+    path = f"{module}.v_mem"
     first, last = layer.col_blocks[block]
     once, n_timesteps = len(geometry.copy_tokens(layer)), build.activity.n_timesteps
     position, frame = np.arange(once), np.arange(build.n_frames)
@@ -25,7 +27,7 @@ def add_current_store(build: Construction, layer: LayerMapping, block: int, inbo
     index, target = len(netlist.buffers), Target("buffer", len(netlist.buffers))
     netlist.buffers.append(LineBuffer(f"{path}.{name}.current", layer.layer.name, once, 1, 1, need, last_use))
     of_first, of_all = build.tokens(layer, build.first_frames), build.tokens(layer, build.every_frame)
-    write, read = neuron.current_actions(hardware, tile, (of_first.number, of_all.number), last - first)
+    write, read = neuron.current_actions(hardware, module, (of_first.number, of_all.number), last - first)
     lane = build.layer_lane(f"{name}.keep", layer, (write,), of_first, inputs=(inbox,))
     lane.wires, lane.reserves = (Wire(target, 0),), (target,)
     netlist.server(f"{path}.{name}.keep", "shared", lane)

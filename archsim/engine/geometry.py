@@ -16,12 +16,17 @@ from archsim.components.neuron import pool_emits
 from archsim.errors import MappingError
 from archsim.mapping import LayerMapping, Mapping
 from archsim.mapping.model import positions_of
+from archsim.mapping.placement import has_chip_neurons
 from archsim.mapping.rules import shared_channels
 from archsim.units import ceil_div
 from archsim.workload.network import INPUT, Layer, Shape
 
 _FRAMES = 2
 """Frames over which lags are measured: the second has the first before it, later ones look the same."""
+
+
+CHIP = -1
+"""Stands for the chip's neuron module where a tile would stand."""
 
 
 def source_shape(mapping: Mapping, layer: LayerMapping) -> Shape:
@@ -149,7 +154,7 @@ def join_capacity(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
 
 
 def v_mem_bits(mapping: Mapping) -> dict[int, int]:
-    """Bits of neuron state that each tile stores: of the neurons of its column blocks."""
+    """Bits of neuron state that each tile stores, of the neurons of its column blocks; or the chip (`CHIP`)."""
     bits: dict[int, int] = {}
     for layer in mapping.layers:
         if layer.layer.neuron.kind == "none":
@@ -160,7 +165,7 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
         for view in layer.views:
             n_positions = len(copy_tokens(view))
             for block, (first, last) in enumerate(layer.col_blocks):
-                home = view.home_tile(block)
+                home = CHIP if has_chip_neurons(mapping.hardware, layer.layer) else view.home_tile(block)
                 per_position = ceil_div(last - first, shared) * word_bits + (last - first) * kept_bits
                 bits[home] = bits.get(home, 0) + n_positions * per_position
     return bits
@@ -217,8 +222,9 @@ def check_buffers(mapping: Mapping) -> None:
     available = mapping.hardware.chip.neuron.v_mem_kib
     for tile, bits in v_mem_bits(mapping).items():
         if available != "auto" and bits > available * 8192:
+            place = "the chip's module" if tile == CHIP else f"tile {tile}"
             raise MappingError(
-                f"chip.neuron.v_mem_kib is {available}; tile {tile} holds neurons with {bits} bits of membrane "
+                f"chip.neuron.v_mem_kib is {available}; {place} holds neurons with {bits} bits of membrane "
                 f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
             )
 

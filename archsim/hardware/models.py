@@ -66,14 +66,17 @@ class GlobalBuffer(Part):
 class Neuron(Part):
     """Neuron module: integrates, leaks, fires, resets; its V_mem lives in SRAM."""
 
-    level: Literal["tile"] = "tile"
-    """`tile`: every tile has its own neuron module."""
+    level: Literal["tile", "chip"] = "tile"
+    """`tile`: every tile has its own neuron module; `chip`: all share one, sums travel there and spikes from there."""
     lanes: PositiveInt = 64
     """Neurons updated side by side."""
     cycles_per_update: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Chip cycles of one update of all lanes, V_mem accesses excluded."""
     v_mem_bits: Bits = 16
     """Bits of one membrane potential, sign included; values are quantised and saturate."""
+    v_mem_bits_per_cycle: Width | Auto = "auto"
+    """Bits that the V_mem port moves per chip cycle, reads and writes one after the other; `auto` is as wide as the
+    lanes."""
     v_mem_kib: Annotated[float, Field(gt=0, le=1_000_000)] | Auto = "auto"
     """V_mem capacity of one neuron module in KiB; `auto` takes what the mapping needs."""
     shared_channels: Annotated[int, Field(ge=1, le=1024)] = 1

@@ -69,9 +69,7 @@ def tile_parts(hardware: Hardware, line_buffer_bits: int, v_mem_bits: int) -> li
         _part(hardware, "buffer", "tile_buffer", bits=line_buffer_bits),
         _part(hardware, "htree", "htree"),
         _part(hardware, "accumulator", "accumulator", hardware.tile.accumulator.lanes),
-        _part(hardware, "neuron", "neuron", hardware.chip.neuron.lanes),
-        _part(hardware, "v_mem", "v_mem", bits=v_mem_bits),
-        _part(hardware, "pooling", "pooling"),
+        *(_neuron_parts(hardware, "", v_mem_bits) if hardware.chip.neuron.level == "tile" else ()),
     ]
 
 
@@ -83,15 +81,30 @@ def mac_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
     ]
 
 
-def chip_parts(hardware: Hardware, n_nodes: int) -> list[Part]:
-    """Parts outside the tiles; `n_nodes` is the number of NoC routers.
+def chip_parts(hardware: Hardware, n_nodes: int, v_mem_bits: int = 0) -> list[Part]:
+    """Parts outside the tiles.
 
     The input port has no area of its own: what it sends waits in the global buffer.
+
+    Args:
+        hardware: The chip.
+        n_nodes: Number of NoC routers.
+        v_mem_bits: Capacity of the V_mem store where the neuron module is the chip's.
     """
     return [
         Part("input", "input", 0.0, 0.0),
         _part(hardware, "global_buffer", "global_buffer", bits=hardware.chip.global_buffer.kib * 1024 * 8),
+        *(_neuron_parts(hardware, "chip.", v_mem_bits) if hardware.chip.neuron.level == "chip" else ()),
         *(_part(hardware, f"noc.router{node}", "router") for node in range(n_nodes)),
+    ]
+
+
+def _neuron_parts(hardware: Hardware, path: str, v_mem_bits: int) -> list[Part]:
+    """A neuron module with its memory and the pooling behind it."""
+    return [
+        _part(hardware, f"{path}neuron", "neuron", hardware.chip.neuron.lanes),
+        _part(hardware, f"{path}v_mem", "v_mem", bits=v_mem_bits),
+        _part(hardware, f"{path}pooling", "pooling"),
     ]
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 
+from archsim.hardware.models import Hardware
 from archsim.mapping.model import LayerMapping, Mapping
-from archsim.workload.network import INPUT
+from archsim.workload.network import INPUT, Layer
 
 IO_NODE = 0
 """Mesh node of the input and output port: the top left corner (assumption)."""
@@ -23,6 +24,11 @@ def snake(n_tiles: int, mesh_width: int) -> tuple[int, ...]:
         y, x = divmod(tile, mesh_width)
         nodes.append(y * mesh_width + (x if y % 2 == 0 else mesh_width - 1 - x))
     return tuple(nodes)
+
+
+def has_chip_neurons(hardware: Hardware, layer: Layer) -> bool:
+    """Whether a layer's neurons are in the chip's one module, which sits at the port's node (assumption)."""
+    return hardware.chip.neuron.level == "chip" and layer.neuron.kind != "none"
 
 
 def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
@@ -41,6 +47,9 @@ def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
             for block, (first, last) in enumerate(layer.col_blocks):
                 home, n = view.home_tile(block), (last - first) / layer.n_copies
                 _add(bits, [(pe.tile, home) for pe in view.pes_of(block) if pe.tile != home], n * sum_bits)
+                if has_chip_neurons(mapping.hardware, layer.layer):
+                    _add(bits, [(home, _PORT)], n * sum_bits)
+                    home = _PORT
                 _add(bits, [(home, tile) for tile in _destinations(mapping, layer, block)], n * height * width)
     return bits
 
