@@ -162,7 +162,7 @@ def program_layer(
         scale,
         n_bias_rows=n_bias_rows,
         clipped_biases=n_clipped,
-        adc_errors=_adc_errors(hardware, geometry, encoded.cols_per_weight, chip, name),
+        adc_errors=_adc_errors(hardware, geometry, encoded, chip, name),
         noise=chip.generator(name, "read noise"),
     )
     if hardware.tile.pe.adc.range == "full":
@@ -351,9 +351,8 @@ def _match_statistics(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat)
 
 def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Hardware) -> list[ArrayPlace]:
     """Arrays of a layer, in order of row block, crossbar, column block, sign."""
-    crossbar = hardware.tile.pe.crossbar
+    crossbar, n_arrays = hardware.tile.pe.crossbar, _arrays_per_crossbar(hardware)
     _, kernel_w, n_channels, _ = encoded.cells.shape
-    n_arrays = 2 if crossbar.signed == "differential_arrays" else 1
     columns = [_block_columns(encoded, index, block) for index, block in enumerate(geometry.col_blocks)]
     places = []
     for row_block, crossbars in enumerate(geometry.row_blocks):
@@ -367,6 +366,11 @@ def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Ha
                     parts = (cols[array::n_arrays] for array in range(n_arrays))
                     places += [ArrayPlace(row_block, number, col_block, rows, part, shape) for part in parts]
     return places
+
+
+def _arrays_per_crossbar(hardware: Hardware) -> int:
+    """Arrays that the columns of a crossbar are divided among."""
+    return 2 if hardware.tile.pe.crossbar.signed == "differential_arrays" else 1
 
 
 def _block_columns(encoded: EncodedWeights, index: int, block: tuple[int, int]) -> Tensor:
@@ -388,22 +392,24 @@ def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
 
 
 def _adc_errors(
-    hardware: Hardware, geometry: LayerGeometry, cols_per_weight: int, chip: ChipSeed, name: str
+    hardware: Hardware, geometry: LayerGeometry, encoded: EncodedWeights, chip: ChipSeed, name: str
 ) -> AdcErrors | None:
-    """Departures of the converters; columns of a PE that share one converter share its errors."""
-    adc = hardware.tile.pe.adc
+    """Departures of the converters; neighbouring bit lines of a PE that share one converter share its errors."""
+    adc, n_cols = hardware.tile.pe.adc, hardware.tile.pe.crossbar.cols
     if not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel or adc.noise_sigma_lsb):
         return None
-    widths = [(last - first) * cols_per_weight for first, last in geometry.col_blocks]
-    converters, n_adcs = [], 0
-    for width in widths:
-        converters.append(n_adcs + torch.arange(width) // adc.cols_per_adc)
-        n_adcs += ceil_div(width, adc.cols_per_adc)
-    shared = torch.cat(converters)
+    n_adcs, n_arrays = ceil_div(n_cols, adc.cols_per_adc), _arrays_per_crossbar(hardware)
+    shared = torch.zeros(encoded.cells.shape[-1], dtype=torch.int64)
+    for index, block in enumerate(geometry.col_blocks):
+        cols = _block_columns(encoded, index, block)
+        for array in range(n_arrays):
+            part = cols[array::n_arrays]
+            bit_lines = array * (n_cols // n_arrays) + torch.arange(len(part))
+            shared[part] = index * n_adcs + bit_lines // adc.cols_per_adc
     is_merged = hardware.tile.pe.column_merge == "analog"
     n_banks = 1 if is_merged else max(len(block) for block in geometry.row_blocks)
+    shape = (len(geometry.row_blocks), n_banks, len(geometry.col_blocks) * n_adcs)
     generator = chip.generator(name, "adc")
-    shape = (len(geometry.row_blocks), n_banks, n_adcs)
     gain, offset, side = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
     return AdcErrors(
         gain=(1.0 + adc.gain_sigma_rel * gain)[..., shared],
@@ -470,6 +476,11 @@ def _groups(layer: ProgrammedLayer, row_block: int) -> list[Group]:
     ]
 
 
+def _bank(layer: ProgrammedLayer, group: Group) -> int:
+    """Which of a PE's banks converts what a group collects."""
+    return 0 if layer.hardware.tile.pe.column_merge == "analog" else min(group)
+
+
 def _at_position(group: Group, position: tuple[int, int]) -> Group:
     """The rows of one kernel position, without the crossbars that have none."""
     rows = {number: tuple(one for one in rows if one[:2] == position) for number, rows in group.items()}
@@ -527,8 +538,9 @@ def _converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows
     columns = layer.encoded.by_column(connected)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
-        for bank, (read, driven) in enumerate(_reads(layer, (padded >> bit) & 1, row_block)):
-            errors = None if layer.adc_errors is None else layer.adc_errors.of_bank(row_block, bank)
+        reads = _reads(layer, (padded >> bit) & 1, row_block)
+        for group, (read, driven) in zip(_groups(layer, row_block), reads, strict=True):
+            errors = None if layer.adc_errors is None else layer.adc_errors.of_bank(row_block, _bank(layer, group))
             values, clipped = quantize_columns(read, low, high, adc.bits, errors)
             mask = torch.ones_like(driven).unsqueeze(-1) if always_read else driven.unsqueeze(-1)
             sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
