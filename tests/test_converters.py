@@ -65,6 +65,17 @@ def test_calibrated_range_keeps_the_outlier_when_clipping_it_costs_more():
     assert found.high.item() >= 1000.0
 
 
+def test_a_fine_converter_clips_no_analog_sum_that_was_seen():
+    """Histograms have far wider bins than the converter has codes; sums lie anywhere in them."""
+    sums = 3.0 + 94.0 * torch.rand(500, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen = SumHistogram(1, 100.0, bin_width=0.7)
+    seen.add(sums, torch.zeros(1, dtype=torch.int64))
+    found = calibrated_range(seen, 16)
+    assert not bool(quantize_columns(sums, found.low, found.high, 16)[1].any())
+    assert float(sums.min()) - 0.7 <= found.low.item() <= float(sums.min())
+    assert float(sums.max()) <= found.high.item() <= float(sums.max()) + 0.7
+
+
 def test_range_from_zero_starts_at_zero():
     assert calibrated_range(histogram(30.0, 40.0, 50.0), 2, from_zero=True).low.item() == 0.0
 

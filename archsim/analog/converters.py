@@ -15,7 +15,7 @@ from torch import Tensor
 TAILS = (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Fractions of the sums that a calibrated range may leave out at either end."""
 MAX_BINS = 1 << 14
-"""Bins of a histogram of sums; wider crossbars get bins of several levels."""
+"""Bins of a histogram of sums, at most; wider crossbars get bins of several levels."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,14 @@ def calibrated_range(histogram: SumHistogram, bits: int, from_zero: bool = False
     """
     counts = histogram.counts
     levels = histogram.bin_width * torch.arange(counts.shape[-1], dtype=torch.float64)
+    # Analog sums lie anywhere in their bin: ranges reach to its edges, so that a tail of zero leaves nothing out.
+    edge = 0.0 if histogram.step else histogram.bin_width / 2
     share = counts.cumsum(-1) / counts.sum(-1, keepdim=True).clamp(min=1e-300)
     best = AdcRange(*torch.zeros(2, len(counts), 1, dtype=torch.float64))
     best_error = torch.full((len(counts), 1), torch.inf, dtype=torch.float64)
     for tail in TAILS:
-        low, high = _quantile(share, levels, tail), _quantile(share, levels, 1.0 - tail)
+        low = (_quantile(share, levels, tail) - edge).clamp(min=0)
+        high = _quantile(share, levels, 1.0 - tail) + edge
         candidate = _whole_steps(torch.zeros_like(low) if from_zero else low, high, bits, histogram.step)
         values, _ = quantize_columns(levels.expand_as(counts), candidate.low, candidate.high, bits)
         error = (counts * (values - levels).square()).sum(-1, keepdim=True)

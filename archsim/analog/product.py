@@ -24,6 +24,7 @@ from archsim.analog.arrays import (
     effective_cells,
 )
 from archsim.analog.converters import (
+    MAX_BINS,
     AdcErrors,
     AdcRange,
     SumHistogram,
@@ -426,7 +427,7 @@ def _histogram(layer: ProgrammedLayer, n_groups: int) -> SumHistogram:
         most_rows = max(_largest_group(layer, index) for index in range(len(layer.geometry.row_blocks)))
         return SumHistogram(n_groups, most_rows * float(layer.encoded.largest_levels.max()))
     largest = max(float(_group_total(layer, group).max()) for group in _all_groups(layer))
-    n_bins = max(1 << 10, 8 << layer.hardware.tile.pe.adc.bits)
+    n_bins = min(MAX_BINS, max(1 << 10, 8 << layer.hardware.tile.pe.adc.bits))
     return SumHistogram(n_groups, largest, bin_width=max(largest, 1e-12) / n_bins)
 
 
