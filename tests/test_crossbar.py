@@ -96,6 +96,15 @@ def test_read_noise_has_the_spread_of_its_devices():
     assert not torch.equal(crossbar.read(spikes()), crossbar.read(spikes()))
 
 
+def test_reads_in_blocks_keep_their_order_and_shape(monkeypatch):
+    whole, crossbar = Crossbar(weights()), Crossbar(weights(), adc_bits=20)
+    monkeypatch.setattr("archsim.analog.crossbar.BLOCK_SUMS", 3 * 7)
+    reads = crossbar.read(spikes(10).view(2, 5, 24))
+    assert reads.shape == (2, 5, 7)
+    assert torch.allclose(reads, whole.read(spikes(10).view(2, 5, 24)), atol=1e-4)
+    assert crossbar.read(spikes(1)[0]).shape == (7,)
+
+
 def test_fast_normal_numbers_are_normal():
     numbers = standard_normal((3, 100_001), np.random.Generator(np.random.SFC64(0))).double()
     assert numbers.shape == (3, 100_001)

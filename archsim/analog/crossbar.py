@@ -26,6 +26,8 @@ from archsim.hardware.devices import PRESETS, Device, DevicePhysics
 
 N_TYPICAL_READS = 8
 """Random reads that a linear stand-in for nonlinear devices is fitted to."""
+BLOCK_SUMS = 1 << 16
+"""Noisy or converted sums computed at once: what a cache holds is fastest."""
 _STREAM = "crossbar"
 
 
@@ -125,17 +127,19 @@ class Crossbar:
         Returns:
             Shape (..., col), in units of weights.
         """
-        sums = self._sums(inputs)
-        if self.adc_bits is None:
-            return sums
-        full_scale = self._largest_sum() if self.full_scale is None else self.full_scale
-        n_codes = 1 << (self.adc_bits - 1)
-        step = full_scale / n_codes
-        return sums.div_(step).round_().clamp_(-n_codes, n_codes - 1).mul_(step)
+        values = self._checked(inputs)
+        if self._variance is None and self.adc_bits is None:
+            return self._sums(values)
+        reads = values.reshape(-1, values.shape[-1])
+        results = values.new_empty(len(reads), self.weights.shape[1])
+        size = max(1, BLOCK_SUMS // self.weights.shape[1])
+        for block, result in zip(reads.split(size), results.split(size), strict=True):
+            result.copy_(self._converted(self._sums(block)))
+        return results.view(*values.shape[:-1], -1)
 
     def calibrate(self, inputs: Tensor) -> Self:
         """Set the converters' full scale to the largest absolute sum of these reads."""
-        largest = float(self._sums(inputs).abs().max())
+        largest = float(self._sums(self._checked(inputs)).abs().max())
         self.full_scale = largest if largest > 0 else None
         return self
 
@@ -218,9 +222,8 @@ class Crossbar:
             variance = noise_variance(g, physics.read_noise_sigma_rel * g, self.wires, self.activity)
             self._variance = self._weight_per_siemens**2 * (variance[:, 0::2] + variance[:, 1::2])
 
-    def _sums(self, inputs: Tensor) -> Tensor:
+    def _sums(self, values: Tensor) -> Tensor:
         """Weighted sums with noise, before conversion."""
-        values = self._checked(inputs)
         variance: Tensor | None = None
         if self._physics.nonlinearity == "exact":
             assert self._curve is not None
@@ -234,6 +237,15 @@ class Crossbar:
         if variance is None:
             return sums
         return sums.addcmul_(variance.sqrt_(), standard_normal(tuple(sums.shape), self._noise).to(sums.dtype))
+
+    def _converted(self, sums: Tensor) -> Tensor:
+        """Sums rounded to the codes of the converters, if there are any; overwrites its argument."""
+        if self.adc_bits is None:
+            return sums
+        full_scale = self._largest_sum() if self.full_scale is None else self.full_scale
+        n_codes = 1 << (self.adc_bits - 1)
+        step = full_scale / n_codes
+        return sums.div_(step).round_().clamp_(-n_codes, n_codes - 1).mul_(step)
 
     def _largest_sum(self) -> float:
         """Largest absolute sum that any input can give."""

@@ -65,14 +65,15 @@ def standard_normal(shape: tuple[int, ...], generator: np.random.Generator) -> T
         generator: Source of random bits.
     """
     n_numbers = int(np.prod(shape))
-    bits = generator.integers(0, 1 << 64, -(-n_numbers // 4), dtype=np.uint64).view(np.uint16)
-    return torch.from_numpy(np.take(_normal_slices(), bits[:n_numbers])).view(shape)
+    bits = generator.integers(0, 1 << 64, -(-n_numbers // 4), dtype=np.uint64).view(np.int16)
+    slices = torch.from_numpy(bits[:n_numbers]).to(torch.int32).add_(1 << 15)
+    return _normal_slices().index_select(0, slices).view(shape)
 
 
 @lru_cache(maxsize=1)
-def _normal_slices() -> np.ndarray:
+def _normal_slices() -> Tensor:
     """Means of 2**16 equally likely slices of the normal distribution, scaled to variance 1."""
     edges = torch.special.ndtri(torch.linspace(0, 1, (1 << 16) + 1, dtype=torch.float64))
     density = torch.exp(-edges.square() / 2)
     means = density[:-1] - density[1:]
-    return (means / means.square().mean().sqrt()).to(torch.float32).numpy()
+    return (means / means.square().mean().sqrt()).to(torch.float32)
