@@ -72,8 +72,8 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
     Selecting rows one by one takes a cycle each, side by side in the crossbars (`crossbar.row_drive: serial`).
 
     Where the circuit's power is known, the read costs that power times the time for which rows are
-    driven: settling, and the conversions too unless stages overlap (then the columns must be held, an
-    assumption).
+    driven: settling, and whole conversions too (also where they stop early, an assumption) unless stages
+    overlap (then the columns must be held, an assumption).
     """
     crossbar = hardware.tile.pe.crossbar
     drive = priced_action(
