@@ -23,10 +23,14 @@ class LayerActivity:
 
     inputs: np.ndarray
     spikes: np.ndarray
+    operand: np.ndarray | None = None
+    """What took the place of the weights of a product layer, as its cells or its unit see it, same axes."""
     clipped_inputs: int = 0
     """Input values of the recorded samples that did not fit on the rows, once per timestep."""
     clipped_biases: int = 0
     """Biases that cells hold (mapping.bias: row) and that are larger than the largest weight."""
+    clipped_operands: int = 0
+    """Operand values of the recorded samples that did not fit in the cells, once per timestep."""
     adc_clips: int = 0
     """Conversions of the recorded samples outside the converter's range."""
     error_rel: float | None = None
@@ -46,8 +50,17 @@ class LayerActivity:
     @property
     def input_bits(self) -> int:
         """Bits per row and read: of the largest value, sign included."""
-        low, high = int(self.inputs.min(initial=0)), int(self.inputs.max(initial=0))
-        return max(1, high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + (low < 0)
+        return _bits(self.inputs)
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of the largest operand value; 0 without an operand."""
+        return 0 if self.operand is None else _bits(self.operand)
+
+
+def _bits(values: np.ndarray) -> int:
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    return max(1, high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + (low < 0)
 
 
 @dataclass(frozen=True)

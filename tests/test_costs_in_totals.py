@@ -39,12 +39,12 @@ PLACES = {
 """Ends of the paths of the parts whose actions an entry prices."""
 ENTRIES = [(component, action) for component, actions in ACTIONS.items() for action in actions]
 ENTRIES.remove(("crossbar", "write"))  # a chip that holds all weights is not programmed during a run
-ENTRIES = [entry for entry in ENTRIES if not entry[0].startswith("mac")]  # no layer is digital here
+ENTRIES = [entry for entry in ENTRIES if not entry[0].startswith(("mac", "product_unit"))]  # no layer is digital here
 SIZES = [
     (component, size)
     for component, costs in HARDWARE.library.components.items()
     for size in ("area", "leakage")
-    if getattr(costs, size) is not None and not component.startswith("mac")
+    if getattr(costs, size) is not None and not component.startswith(("mac", "product_unit"))
 ]
 
 

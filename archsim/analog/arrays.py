@@ -135,6 +135,7 @@ def effective_cells(
     chip: ChipSeed,
     name: str,
     progress: Progress | None = None,
+    write: int = 0,
 ) -> EffectiveCells:
     """Program the crossbars of a layer and solve their circuits.
 
@@ -145,6 +146,7 @@ def effective_cells(
         chip: Which chip; draws are the same for the same chip and layer name.
         name: Name of the layer.
         progress: Called after every batch of crossbars.
+        write: Number of the write, for cells that are written several times.
 
     Returns:
         The layer's effective cells; the levels as they are where the device is ideal.
@@ -153,10 +155,10 @@ def effective_cells(
     if physics.is_ideal:
         return EffectiveCells(levels)
     chip = chip if _draws(hardware) else ChipSeed()  # what is kept must not depend on who asked first
-    key = _key(levels, places, hardware, chip, name)
+    key = _key(levels, places, hardware, chip, name, write)
     found = _cache.get(key)
     if found is None:
-        found = _solve(levels, places, hardware, chip, name, progress)
+        found = _solve(levels, places, hardware, chip, name, progress, write)
         _cache.put(key, found)
     elif progress is not None:
         progress(len(places), len(places))
@@ -185,6 +187,7 @@ def _solve(
     chip: ChipSeed,
     name: str,
     progress: Progress | None,
+    write: int,
 ) -> EffectiveCells:
     physics = hardware.tile.pe.crossbar.device.physics
     step_s = (physics.g_on_s - physics.g_off_s) / largest_level(hardware)
@@ -196,7 +199,7 @@ def _solve(
         wanted_levels = torch.zeros(len(batch.places), *batch.shape)
         for index, place in enumerate(batch.places):
             wanted_levels[index][batch.used(index)] = flat[place.spot]
-        g = cell_conductances(wanted_levels, largest_level(hardware), physics, chip, batch.stream)
+        g = cell_conductances(wanted_levels, largest_level(hardware), physics, chip, batch.stream, write)
         solved = _circuits(g, hardware, chip, batch.stream)
         ideal = wanted(wanted_levels, largest_level(hardware), physics)
         for index, place in enumerate(batch.places):
@@ -403,7 +406,9 @@ def _n_bytes(cells: EffectiveCells) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _key(levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip: ChipSeed, name: str) -> str:
+def _key(
+    levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip: ChipSeed, name: str, write: int
+) -> str:
     """Hash of everything that decides the effective cells of a layer."""
     crossbar, physics = hardware.tile.pe.crossbar, hardware.tile.pe.crossbar.device.physics
     circuit = (
@@ -422,7 +427,7 @@ def _key(levels: Tensor, places: Sequence[ArrayPlace], hardware: Hardware, chip:
         hardware.mapping.unused_cells,
     )
     where = [(item.row_block, item.crossbar, item.col_block, item.shape) for item in places]
-    digest = sha256(repr((physics, circuit, chip, name, where, levels.shape)).encode())
+    digest = sha256(repr((physics, circuit, chip, name, write, where, levels.shape)).encode())
     digest.update(levels.contiguous().numpy().tobytes())
     for place in places:
         digest.update(place.rows.numpy().tobytes() + place.cols.numpy().tobytes())

@@ -32,7 +32,7 @@ class EncodedWeights:
     bits_per_cell: int
     n_slices: int
     n_signs: int
-    """Columns per slice: 1 for `diff` and `offset`, 2 for the differential schemes."""
+    """Columns per slice: 2 for the differential schemes, else 1."""
     reference_of: Tensor | None = None
     """Reference whose sum is subtracted from each logical column, int64, shape (col); None: there are none. The
     columns of the references, of all slices each, follow those of the weights."""
@@ -91,7 +91,7 @@ def encode_weights(
     weights: Tensor,
     weight_bits: int,
     bits_per_cell: int,
-    signed: Literal["diff", "differential", "differential_arrays", "offset"],
+    signed: Literal["diff", "differential", "differential_arrays", "offset", "unsigned"],
     col_blocks: Sequence[tuple[int, int]] = (),
 ) -> EncodedWeights:
     """Write integer weights as cell levels.
@@ -102,12 +102,14 @@ def encode_weights(
     magnitude is given weight_bits bits, one more than symmetric weights need, as in SpikeSim.
     `differential` stores max(w, 0) and max(-w, 0) in neighbouring columns, `differential_arrays` too (which
     array they lie in is not decided here). `offset` stores w + 2**(weight_bits - 1) and, for every block of
-    columns, that offset in a reference column, whose converted sum is subtracted.
+    columns, that offset in a reference column, whose converted sum is subtracted. `unsigned` stores integers
+    that are never negative as they are.
     A magnitude m is cut as m = sum over k of 2**(bits_per_cell * k) * slice_k.
 
     Args:
-        weights: Integers of a whole layer with |w| < 2**(weight_bits-1), shape (..., row, col).
-        weight_bits: Bits of a weight, sign included.
+        weights: Integers of a whole layer with |w| < 2**(weight_bits-1), shape (..., row, col); below 2**weight_bits
+            where unsigned.
+        weight_bits: Bits of a weight, sign included where there is one.
         bits_per_cell: Bits that a cell holds.
         signed: Scheme for negative weights.
         col_blocks: Logical columns of each crossbar width, (first, last + 1); only `offset` asks for them.
@@ -127,7 +129,7 @@ def encode_weights(
         reference_of = torch.arange(len(blocks)).repeat_interleave(widths)
         correction = torch.zeros(integers.shape, dtype=torch.float64)
         magnitude_bits = weight_bits
-    elif signed == "diff":
+    elif signed in ("diff", "unsigned"):
         offset = diff_offset(int(integers.min()) if integers.numel() else 0)
         magnitudes = (integers + offset * negative).unsqueeze(-1)
         correction = offset * negative.to(torch.float64)
@@ -140,7 +142,7 @@ def encode_weights(
     shifts = bits_per_cell * torch.arange(n_slices).unsqueeze(-1)
     mask = 2**bits_per_cell - 1
     levels = (magnitudes.unsqueeze(-2) >> shifts) & mask
-    largest = 2**weight_bits - 1 if signed == "offset" else 2 ** (weight_bits - 1) - 1
+    largest = 2**weight_bits - 1 if signed in ("offset", "unsigned") else 2 ** (weight_bits - 1) - 1
     limits = (largest >> shifts.flatten()).clamp(max=mask)
     n_signs = magnitudes.shape[-1]
     return EncodedWeights(

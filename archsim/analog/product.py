@@ -2,7 +2,8 @@
 
 `program_layer` writes the cells once; `calibrate_ranges` and `fit_gains` follow a calibration
 batch; `hardware_sums` then turns integer inputs into weighted sums, row block by row block. Work is
-cut in chunks of frames so that memory stays bounded.
+cut in chunks of frames so that memory stays bounded. Cells of a layer without weights
+(`program_operand`) are written anew for every frame, with the `matrices` that these functions are given.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ class ProgrammedLayer:
     """Biases larger than the largest integer weight."""
     normalisation: Tensor | None = None
     """Scale and offset of every output channel behind the gains, shape (2, out_channel); None: not fitted."""
+    name: str = "layer"
+    """Name that the random draws of the layer hang on."""
+    chip: ChipSeed = DEFAULT_CHIP
 
     @property
     def is_noisy(self) -> bool:
@@ -152,6 +156,48 @@ def program_layer(
         exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
         n_bias_rows = exact.shape[2] - weights.shape[1]
     encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed, geometry.col_blocks)
+    layer = _written(geometry, hardware, encoded, exact, scale, name, chip, progress)
+    return replace(layer, n_bias_rows=n_bias_rows, clipped_biases=n_clipped)
+
+
+def program_operand(
+    shape: tuple[int, int],
+    groups: int,
+    geometry: LayerGeometry,
+    hardware: Hardware,
+    name: str = "layer",
+    chip: ChipSeed = DEFAULT_CHIP,
+) -> ProgrammedLayer:
+    """Cells for operands, whole numbers of `mapping.operand_bits`; full of the largest until there is an operand.
+
+    They are read within the timestep in which they are written, so they do not age (assumption).
+
+    Args:
+        shape: Output channels and input channels.
+        groups: Channel groups; what lies between them stays zero.
+        geometry: How the layer is cut into crossbars.
+        hardware: The chip.
+        name: Name of the layer, which its random draws hang on.
+        chip: Which chip.
+    """
+    largest = torch.full((shape[0], shape[1] // groups), 2**hardware.mapping.operand_bits - 1)
+    full = _between_groups(largest, shape[1])
+    fresh = _without_age(hardware)
+    layer = _written(geometry, fresh, _encode_operand(full, fresh), full, 1.0, name, chip, None)
+    return replace(layer, effective=replace(layer.effective, nf=None))
+
+
+def _written(
+    geometry: LayerGeometry,
+    hardware: Hardware,
+    encoded: EncodedWeights,
+    exact: Tensor,
+    scale: float,
+    name: str,
+    chip: ChipSeed,
+    progress: Progress | None,
+) -> ProgrammedLayer:
+    """A layer with levels written to its cells and full converter ranges, if they are full."""
     places = _array_places(geometry, encoded, hardware)
     effective = effective_cells(encoded.cells, places, hardware, chip, name, progress)
     layer = ProgrammedLayer(
@@ -161,17 +207,48 @@ def program_layer(
         effective,
         exact,
         scale,
-        n_bias_rows=n_bias_rows,
-        clipped_biases=n_clipped,
         adc_errors=_adc_errors(hardware, geometry, encoded, chip, name),
         noise=chip.generator(name, "read noise"),
+        name=name,
+        chip=chip,
     )
     if hardware.tile.pe.adc.range == "full":
         return replace(layer, ranges=_full_ranges(layer))
     return layer
 
 
-def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> Tensor | None:
+def _rewritten(layer: ProgrammedLayer, matrix: Tensor, write: int) -> ProgrammedLayer:
+    """The layer with a matrix of shape (out_channel, in_channel / groups) in its cells, as a write leaves it there."""
+    full = _between_groups(matrix, layer.weights.shape[2])
+    encoded = _encode_operand(full, layer.hardware)
+    places = _array_places(layer.geometry, encoded, layer.hardware)
+    effective = effective_cells(encoded.cells, places, layer.hardware, layer.chip, layer.name, write=write)
+    return replace(layer, encoded=_with_offset(encoded, effective.offset), effective=effective, weights=full)
+
+
+def _between_groups(matrix: Tensor, n_inputs: int) -> Tensor:
+    """A (out_channel, in_channel / groups) matrix as (1, 1, in_channel, out_channel), zero between groups; float64."""
+    outputs, per_group = matrix.shape
+    groups = n_inputs // per_group
+    return torch.block_diag(*matrix.to(torch.float64).view(groups, outputs // groups, per_group)).T[None, None]
+
+
+def _encode_operand(matrix: Tensor, hardware: Hardware) -> EncodedWeights:
+    """Levels of an operand, which is never negative."""
+    return encode_weights(matrix, hardware.mapping.operand_bits, hardware.tile.pe.crossbar.bits_per_cell, "unsigned")
+
+
+def _without_age(hardware: Hardware) -> Hardware:
+    """The chip at the moment when its cells were written."""
+    pe = hardware.tile.pe
+    crossbar = pe.crossbar.model_copy(update={"device": pe.crossbar.device.model_copy(update={"age_s": 0.0})})
+    tile = hardware.tile.model_copy(update={"pe": pe.model_copy(update={"crossbar": crossbar})})
+    return hardware.model_copy(update={"tile": tile})
+
+
+def read_power_w(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None = None
+) -> Tensor | None:
     """Power that the rows of every row block draw while they are driven, summed over the input bits.
 
     Per read `P = v_read**2 * s^T Y s`, Y being the input conductance of the driven crossbar with all its
@@ -182,6 +259,7 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
         layer: A programmed layer.
         inputs: Integers within `rows.limits`, shape (frame, channel, height, width).
         rows: How the integers reach the rows.
+        matrices: What is written for every frame, of a layer without weights; see `hardware_sums`.
 
     Returns:
         Watt, float64, shape (frame * y * x, row_block), of a streamed layer y and x in its map; None where the
@@ -195,13 +273,13 @@ def read_power_w(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> T
     blocks, height, width = layer.geometry.row_blocks, *layer.encoded.cells.shape[:2]
     n_tokens = height * width if layer.geometry.is_streamed else prod(layer.geometry.output_hw)
     power = torch.zeros(inputs.shape[0], n_tokens, len(blocks), dtype=torch.float64)
-    for part, padded in _chunks(layer, inputs):
+    for held, part, padded in _chunks(layer, inputs, matrices):
         for index, bit in product(range(len(blocks)), range(rows.n_bits)):
             plane = ((padded >> bit) & 1).to(torch.float64).permute(0, 2, 3, 1)
             for number, crossbar in enumerate(blocks[index]):
                 for tokens, together in _driven_together(layer, crossbar):
                     driven = _crossbar_rows(layer, plane, crossbar, together)
-                    drawn = layer.effective.drawn_s(index, number, driven, layer.hardware)
+                    drawn = held.effective.drawn_s(index, number, driven, layer.hardware)
                     power[part, tokens, index] += v_read_v**2 * drawn.view(padded.shape[0], -1)
     return power.flatten(0, 1)
 
@@ -218,7 +296,9 @@ def _driven_together(layer: ProgrammedLayer, crossbar: CrossbarRows) -> list[tup
     ]
 
 
-def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
+def hardware_sums(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Weighted sums as converted, decoded, scaled by the gains and added, in real weight units.
 
     Every input bit is a read, a conversion and a shift-add; the digital correction of `diff`
@@ -228,6 +308,8 @@ def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> 
         layer: A programmed layer with ranges.
         inputs: Integers within `rows.limits`, shape (frame, channel, height, width).
         rows: How the integers reach the rows.
+        matrices: What is written for every frame, shape (frame, out_channel, in_channel / groups), of a layer
+            without weights.
 
     Returns:
         Sums, float64, shape (frame, out_channel, height, width), and the number of conversions that
@@ -235,18 +317,20 @@ def hardware_sums(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> 
     """
     sums = torch.zeros(inputs.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
     clips = torch.zeros(inputs.shape[0], dtype=torch.int64)
-    for part, padded in _chunks(layer, inputs):
+    for held, part, padded in _chunks(layer, inputs, matrices):
         for index in range(len(layer.geometry.row_blocks)):
-            converted, clips_of_block = _converted_sums(layer, padded, index, rows)
+            converted, clips_of_block = _converted_sums(held, padded, index, rows)
             converted = converted if layer.gains is None else converted * layer.gains[index]
-            sums[part] += converted - _correction(layer, padded, index)
+            sums[part] += converted - _correction(held, padded, index)
             clips[part] += clips_of_block
     if layer.normalisation is not None:
         sums = sums * layer.normalisation[0] + layer.normalisation[1]
     return sums.permute(0, 3, 1, 2), clips
 
 
-def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+def calibrate_ranges(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None = None
+) -> ProgrammedLayer:
     """Fit converter ranges to the column sums of a calibration batch, over all of its frames and input bits.
 
     A sum counts with the square of what its slice and input bit are worth, so that the chosen range
@@ -259,9 +343,9 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
     scope = hardware.tile.pe.adc.range_scope
     groups = layer.encoded.by_column(_share(layer, scope))
     histogram = _histogram(layer, int(groups.max()) + 1)
-    for _, padded in _chunks(layer, inputs):
+    for held, _, padded in _chunks(layer, inputs, matrices):
         for index, bit in product(range(len(layer.geometry.row_blocks)), range(rows.n_bits)):
-            for sums, driven in _reads(layer, (padded >> bit) & 1, index):
+            for sums, driven in _reads(held, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
                 worth = layer.encoded.significance * rows.significance(bit)
                 cols = layer.encoded.by_column(_connected(layer, index))
@@ -270,7 +354,9 @@ def calibrate_ranges(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) 
     return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))
 
 
-def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+def fit_gains(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None = None
+) -> ProgrammedLayer:
     """Fit the digital factors that bring hardware sums closest to those of the real weights.
 
     Gains multiply what the converters deliver, before the exact digital correction of `diff` columns is
@@ -285,20 +371,22 @@ def fit_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> Prog
     if scope == "none":
         return layer
     if scope == "batch_norm":
-        return _match_statistics(_with_gains(layer, inputs, rows, "layer"), inputs, rows)
-    return _with_gains(layer, inputs, rows, scope)
+        return _match_statistics(_with_gains(layer, inputs, rows, matrices, "layer"), inputs, rows, matrices)
+    return _with_gains(layer, inputs, rows, matrices, scope)
 
 
-def _with_gains(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, scope: str) -> ProgrammedLayer:
+def _with_gains(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None, scope: str
+) -> ProgrammedLayer:
     """The layer with least-squares gains of one scope."""
     n_blocks = len(layer.geometry.row_blocks)
     groups = _share(layer, scope)
     match, power = (torch.zeros(int(groups.max()) + 1, dtype=torch.float64) for _ in range(2))
-    for _, padded in _chunks(layer, inputs):
-        converted = torch.stack([_converted_sums(layer, padded, index, rows)[0] for index in range(n_blocks)])
+    for held, _, padded in _chunks(layer, inputs, matrices):
+        converted = torch.stack([_converted_sums(held, padded, index, rows)[0] for index in range(n_blocks)])
         exact = torch.stack(
             [
-                _block_product(layer, padded, index, layer.weights) + _correction(layer, padded, index)
+                _block_product(held, padded, index, held.weights) + _correction(held, padded, index)
                 for index in range(n_blocks)
             ]
         )
@@ -330,18 +418,18 @@ def _with_bias_rows(matrix: Tensor, bias: Tensor, geometry: LayerGeometry) -> Te
     return torch.cat([matrix, rows], dim=2)
 
 
-def _match_statistics(layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat) -> ProgrammedLayer:
+def _match_statistics(
+    layer: ProgrammedLayer, inputs: Tensor, rows: InputFormat, matrices: Tensor | None
+) -> ProgrammedLayer:
     """Scale and offset of every output channel that give its sums the mean and spread of the ideal ones.
 
     Source: re-estimation of batch-norm statistics on the mapped network (Bhattacharjee et al., arXiv
     2305.18416), for a batch norm that is folded into weights and bias.
     """
-    found, _ = hardware_sums(layer, inputs, rows)
+    found, _ = hardware_sums(layer, inputs, rows, matrices)
     exact = torch.zeros_like(found)
-    for part, padded in _chunks(layer, inputs):
-        blocks = (
-            _block_product(layer, padded, index, layer.weights) for index in range(len(layer.geometry.row_blocks))
-        )
+    for held, part, padded in _chunks(layer, inputs, matrices):
+        blocks = (_block_product(held, padded, index, held.weights) for index in range(len(layer.geometry.row_blocks)))
         exact[part] = torch.stack(list(blocks)).sum(0).permute(0, 3, 1, 2)
     spread, wanted = (sums.std((0, 2, 3), correction=0) for sums in (found, exact))
     seen = (spread > 0) & (wanted > 0)
@@ -364,7 +452,7 @@ def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Ha
             for col_block, cols in enumerate(columns):
                 if (row_block, col_block) in geometry.pairs:
                     shape = (crossbar.rows, crossbar.cols // n_arrays)
-                    parts = (cols[array::n_arrays] for array in range(n_arrays))
+                    parts = [part for array in range(n_arrays) if len(part := cols[array::n_arrays])]
                     places += [ArrayPlace(row_block, number, col_block, rows, part, shape) for part in parts]
     return places
 
@@ -612,14 +700,20 @@ def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int
     ]
 
 
-def _chunks(layer: ProgrammedLayer, inputs: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of frames with their zero-padded int32 inputs, and behind them a channel of ones for every bias row."""
+def _chunks(
+    layer: ProgrammedLayer, inputs: Tensor, matrices: Tensor | None
+) -> Iterator[tuple[ProgrammedLayer, slice, Tensor]]:
+    """The layer as it is then (rewritten for every frame, with matrices), slices of frames, their int32 inputs.
+
+    Inputs are zero-padded, and behind them is a channel of ones for every bias row.
+    """
     out_h, out_w = layer.geometry.output_hw
     pad_y, pad_x = layer.geometry.padding
     per_frame = max(out_h * out_w * layer.encoded.cells.shape[-1], inputs[0].numel() if len(inputs) else 1)
-    size = max(1, CHUNK_ELEMENTS // per_frame)
+    size = max(1, CHUNK_ELEMENTS // per_frame) if matrices is None else 1
     for first in range(0, inputs.shape[0], size):
         part = slice(first, min(first + size, inputs.shape[0]))
         padded = functional.pad(inputs[part].to(torch.int32), (pad_x, pad_x, pad_y, pad_y))
         ones = padded.new_ones(padded.shape[0], layer.n_bias_rows, *padded.shape[2:])
-        yield part, torch.cat([padded, ones], dim=1) if layer.n_bias_rows else padded
+        held = layer if matrices is None else _rewritten(layer, matrices[first], first)
+        yield held, part, torch.cat([padded, ones], dim=1) if layer.n_bias_rows else padded

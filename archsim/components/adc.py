@@ -17,7 +17,7 @@ from archsim.components.pricing import cycles_ps, priced_action
 from archsim.hardware.models import Hardware
 
 
-def resolved_bits(hardware: Hardware) -> np.ndarray | None:
+def resolved_bits(hardware: Hardware, holds_operand: bool = False) -> np.ndarray | None:
     """Bits that an early-stopping conversion resolves, by the driven rows that it sees; None without early stop.
 
     A code stands for one level or more, so `n` driven rows reach no code above `n * largest level`, and
@@ -29,8 +29,9 @@ def resolved_bits(hardware: Hardware) -> np.ndarray | None:
     pe = hardware.tile.pe
     if not pe.adc.early_stop:
         return None
+    largest_level = hardware.largest_operand_level if holds_operand else hardware.largest_level
     most_rows = pe.crossbar.rows * (pe.crossbars if pe.column_merge == "analog" else 1)
-    largest_codes = np.arange(most_rows + 1) * hardware.largest_level
+    largest_codes = np.arange(most_rows + 1) * largest_level
     bits = np.clip(np.frexp(largest_codes)[1], 1, pe.adc.bits)
     bits[0] = 0 if pe.crossbar.zero_skip else 1
     return bits

@@ -47,6 +47,11 @@ class Action:
         movement = movement or self.movement
         return Action(component, self.name, self.duration_ps, self.count, self.bits, self.energy_pj, movement)
 
+    def only(self, tokens: np.ndarray) -> Action:
+        """The same action at some tokens (bool, one per token); at the others nothing is done."""
+        names = ("duration_ps", "count", "bits", "energy_pj")
+        return replace(self, **{name: getattr(self, name) * tokens for name in names})
+
     def without_duration(self) -> Action:
         """The same action, taking no time."""
         return replace(self, duration_ps=constant(0, len(self.duration_ps)))

@@ -16,6 +16,7 @@ from archsim.components import accumulator, adc, chip_ports, crossbar, htree, li
 from archsim.components.netlist import Action, ComponentInfo, Netlist, Target
 from archsim.engine import geometry, neurons
 from archsim.engine.construction import Construction
+from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
 from archsim.engine.neurons import add_neurons
@@ -27,6 +28,7 @@ from archsim.eventlog import DataClass
 from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
+from archsim.mapping.rules import cols_of
 from archsim.workload.network import INPUT
 
 
@@ -80,7 +82,7 @@ class _Builder:
             spec.padding,
             spec.conv_shape[1:] if layer.streamed_map is None else layer.streamed_map[1:],
             layer.streamed_map is not None,
-            adc.resolved_bits(self.hardware),
+            adc.resolved_bits(self.hardware, spec.kind == "product"),
             self.hardware.tile.pe.column_merge == "analog",
         )
         return replace(reads, power_w=self._read_power_w(layer, values, inputs.shape[1]))
@@ -131,7 +133,7 @@ class _Builder:
         arrivals = [arrival for layer in readers for arrival in self.intake.arrivals(layer, Source(0, 0), stream)]
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
-    # One layer: PEs or MAC units to neurons
+    # One layer: PEs or digital units to neurons
 
     def _add_layer(self, layer: LayerMapping, reads: ReadActivity | None) -> None:
         joins = [self._add_block(layer, block, reads) for block in range(len(layer.col_blocks))]
@@ -140,7 +142,9 @@ class _Builder:
         for pe in layer.pes:
             reader, join = readers.get(pe.tile, 0), joins[pe.col_block][pe.row_block]
             readers[pe.tile] = reader + 1
-            if reads is None:
+            if pe.unit == "product_unit":
+                add_product_unit(self.build, self.intake, layer, pe, join)
+            elif reads is None:
                 self._add_mac(layer, pe, reader, join)
             else:
                 alike = self._alike(layer, pe)
@@ -177,7 +181,7 @@ class _Builder:
         load = crossbar.PeLoad.of(
             hardware,
             geometry.crossbars_read(layer, pe.row_block, mine.number),
-            (last - first) * hardware.cols_per_weight + hardware.reference_cols,
+            cols_of(hardware, layer.layer, last - first),
             n_bits,
             *(counts[served, pe.row_block] for counts in rows),
         )
@@ -206,6 +210,9 @@ class _Builder:
 
     def _add_pe(self, layer: LayerMapping, pe: PePlace, stages: Stages, reader: int) -> int:
         path, stages = pe.path, _placed(stages, pe)
+        if layer.layer.kind == "product":
+            loading, writing = rewrite_actions(self.build, layer, pe)
+            stages |= {"fetch": (loading, *stages["fetch"]), "crossbar": (writing, *stages["crossbar"])}
         passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
         source, fetch = (self.intake.buffer(layer, pe.tile), reader), stages["fetch"]
         outbox = self.build.channel(f"{path}.out")
@@ -281,7 +288,7 @@ class _Builder:
             add = accumulator.add_action(hardware, tile, tokens.number, n_vectors, width)
             lane = build.layer_lane(f"{name}.accumulate", layer, (add,), tokens, inputs=tuple(vectors), output=summed)
             build.shared(f"{tile}.accumulator").lanes.append(lane)
-        self._depart(layer, block, summed if spec.neuron.kind == "none" else add_neurons(build, layer, block, summed))
+        self._depart(layer, block, add_neurons(build, layer, block, summed) if spec.neuron.has_state else summed)
         return joins
 
     def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
@@ -335,7 +342,7 @@ class _Builder:
                     n_weights = layer.layer.n_weights_of(layer.col_blocks[unit.col_block])
                     parts += [
                         ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
-                        for part in rollup.mac_parts(self.hardware, unit.path, n_weights)
+                        for part in rollup.unit_parts(self.hardware, unit.path, n_weights)
                     ]
         n_nodes = self.mapping.mesh_width * self.mapping.mesh_height
         parts += [

@@ -39,6 +39,12 @@ class Emission:
         """Bits of one input value of a layer."""
         return geometry.input_bits(self.mapping, layer, self.activity.layers[layer.layer.name])
 
+    def operand_bits(self, layer: LayerMapping) -> int:
+        """Bits of one value of a product's operand; as many as its cells take where it is written to crossbars."""
+        if not layer.is_digital:
+            return self.mapping.hardware.mapping.operand_bits
+        return self.activity.layers[layer.layer.name].operand_bits
+
     def output_bits(self, layer: LayerMapping) -> int:
         """Width of one value on the wire: what readers take, a shortcut adds, or the output port stores."""
         name, spec = layer.layer.name, layer.layer
@@ -46,7 +52,9 @@ class Emission:
             return self.mapping.hardware.tile.accumulator.bits
         if spec.neuron.kind == "accumulate":
             return self.mapping.hardware.chip.neuron.v_mem_bits
-        widths = [self.input_bits(consumer) for consumer in self.mapping.consumers(name)]
+        consumers = self.mapping.consumers(name)
+        widths = [self.input_bits(consumer) for consumer in consumers if consumer.layer.source == name]
+        widths += [self.operand_bits(consumer) for consumer in consumers if consumer.layer.operand == name]
         if self.mapping.is_output(spec) or self.mapping.joiners(name):
             largest = int(self.activity.layers[name].spikes.max(initial=0))
             widths.append(bits_for(largest * (math.prod(spec.pool.kernel) if spec.pool else 1)))

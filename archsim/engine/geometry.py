@@ -41,6 +41,8 @@ def window(mapping: Mapping, layer: LayerMapping) -> Window:
     _, height, width = source_shape(mapping, layer)
     if spec.kind == "linear":
         return Window((height, width), (1, 1), None)
+    if spec.kind == "product":
+        return Window((height, width), spec.conv_shape[1:], None)
     return Window((height, width), spec.conv_shape[1:], spec.kernel, spec.stride, spec.padding)
 
 
@@ -73,9 +75,12 @@ def needs_and_uses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Last position that every token of a PE needs, and last token that every position serves; over all frames.
 
-    For one of several copies, tokens are those that it serves.
+    For one of several copies, tokens are those that it serves. A product's token needs its own position and
+    the whole frame of the operand, which therefore completes no position before its last (`Intake`).
     """
     reads = read_window(mapping, layer)
+    if layer.layer.kind == "product":
+        return np.arange(n_frames * reads.n_outputs, dtype=np.int64), line_buffer.last_uses(reads, n_frames)
     need, last_use = line_buffer.needed_positions(reads, n_frames), line_buffer.last_uses(reads, n_frames)
     if layer.layer.delayed:
         return line_buffer.delayed_needs(need, reads, n_timesteps), line_buffer.delayed_uses(last_use, reads)
@@ -130,8 +135,7 @@ def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
 
 def sends_addresses(mapping: Mapping, name: str) -> bool:
     """Whether a layer sends address events: what neurons fire, unless it also takes a shortcut past others."""
-    layer = mapping.network.layer(name)
-    fires = layer.neuron.kind not in ("none", "accumulate")
+    fires = mapping.network.layer(name).neuron.fires
     return mapping.hardware.chip.noc.spike_encoding == "address_event" and fires and not mapping.joiners(name)
 
 
@@ -157,7 +161,7 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
     """Bits of neuron state that each tile stores, of the neurons of its column blocks; or the chip (`CHIP`)."""
     bits: dict[int, int] = {}
     for layer in mapping.layers:
-        if layer.layer.neuron.kind == "none":
+        if not layer.layer.neuron.has_state:
             continue
         word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
         kept_bits = mapping.hardware.tile.accumulator.bits if is_read_once(mapping, layer) else 0
@@ -304,7 +308,11 @@ def _frame(layer: LayerMapping) -> int:
 
 
 def _needed_of(mapping: Mapping, layer: LayerMapping, origin: str) -> np.ndarray | None:
-    """Last position of `origin` that each token of a layer depends on; None off its main path, or with a join on it."""
+    """Last position of `origin` that each token of a layer depends on; None off its main path, or with a join or a
+    product on it.
+    """
+    if layer.layer.kind == "product":
+        return None
     if layer.layer.source == origin:
         return line_buffer.needed_positions(window(mapping, layer), _FRAMES)
     if layer.layer.source == INPUT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,16 @@ from archsim.mapping import LayerMapping
 from archsim.workload.network import INPUT
 
 
+@dataclass(frozen=True)
+class _Feed:
+    """One of those that fill a line buffer: who, and as what."""
+
+    name: str
+    """The layer, or `input`."""
+    source: Source
+    is_operand: bool = False
+
+
 class Intake:
     """Line buffers and skip buffers of all layers."""
 
@@ -23,8 +33,8 @@ class Intake:
         self.build = build
         self.mapping = build.mapping
         self._buffers: dict[tuple[str, int, int], int] = {}
-        self._fed_by: dict[tuple[str, Source], list[tuple[int, int, int]]] = {}
-        """What a source of a layer feeds: tile, line buffer, number of the source there."""
+        self._fed_by: dict[tuple[str, str, Source], list[tuple[int, int, int]]] = {}
+        """What a source of a layer, by its name, feeds: tile, line buffer, number of the source there."""
         self._skip_slots: dict[tuple[str, int, str], int] = {}
 
     def add(self, layer: LayerMapping) -> None:
@@ -45,7 +55,7 @@ class Intake:
         store = self._store_action(stream)
         return [
             self._stored(store, tile, Target("buffer", buffer, number))
-            for tile, buffer, number in self._fed_by.get((layer.layer.name, source), [])
+            for tile, buffer, number in self._fed_by.get((layer.layer.name, stream.layer, source), [])
         ]
 
     def joining(self, layer: LayerMapping, block: int, stream: Stream) -> Arrival:
@@ -59,19 +69,20 @@ class Intake:
         n_frames = build.read_frames(layer).number
         need, last_use = geometry.needs_and_uses(mapping, layer, n_frames, build.activity.n_timesteps)
         for tile in layer.tiles:
-            sources = self._sources(layer, tile)
+            feeds = self._feeds(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)
-            covers: tuple[np.ndarray | None, ...] = ()
-            if layer.layer.source != INPUT and not geometry.is_staged(mapping, layer):
-                covers = build.emission.covers(mapping.layer(layer.layer.source), sources)
+            covers = tuple(self._covers(layer, feed) for feed in feeds)
             name = layer.layer.name
             self._buffers[name, layer.copy, tile] = len(build.netlist.buffers)
-            for number, source in enumerate(sources):
-                self._fed_by.setdefault((name, source), []).append((tile, len(build.netlist.buffers), number))
+            for number, feed in enumerate(feeds):
+                fed = self._fed_by.setdefault((name, feed.name, feed.source), [])
+                fed.append((tile, len(build.netlist.buffers), number))
             build.netlist.buffers.append(
-                LineBuffer(f"tile{tile}.buffer", name, capacity, len(sources), n_readers, need, last_use, covers)
+                LineBuffer(f"tile{tile}.buffer", name, capacity, len(feeds), n_readers, need, last_use, covers)
             )
-            build.store(tile, capacity * self._source_channels(layer, sources) * build.emission.input_bits(layer))
+            sources, operands = ([feed for feed in feeds if feed.is_operand == is_one] for is_one in (False, True))
+            build.store(tile, capacity * self._channels(layer, sources) * build.emission.input_bits(layer))
+            build.store(tile, capacity * self._channels(layer, operands) * build.emission.operand_bits(layer))
 
     def _add_skip_buffers(self, layer: LayerMapping) -> None:
         """Slots at the layer's home tiles for what joins its sums."""
@@ -85,18 +96,31 @@ class Intake:
                 self._skip_slots[layer.layer.name, block, joining] = build.netlist.channel(name, capacity)
                 build.store(home, capacity * (last - first) * value_bits)
 
-    def _sources(self, layer: LayerMapping, tile: int) -> list[Source]:
-        """Who sends what a tile needs: column blocks of the copies of the layer before; a port sends as block 0."""
-        if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
+    def _feeds(self, layer: LayerMapping, tile: int) -> list[_Feed]:
+        """Who sends what a tile needs: its source, then the operand of a product."""
+        spec = layer.layer
+        pes = [pe for pe in layer.pes if pe.tile == tile]
+        blocks = {pe.row_block for pe in pes}
+        spans = {(first, last) for block in blocks for held in layer.row_blocks[block] for _, _, first, last in held}
+        rows = {(first, last) for first, last in spans if first < layer.n_channels}
+        # a digital unit reads all channels; a tile of nothing but a bias row starts when the first channel arrives
+        rows = rows or {(0, spec.in_shape[0] if layer.is_digital else 1)}
+        feeds = [_Feed(spec.source, source) for source in self._senders(layer, spec.source, rows)]
+        if spec.operand is None:
+            return feeds
+        # the operand's channels are rows where it is transposed, else columns
+        columns = {layer.col_blocks[pe.col_block] for pe in pes}
+        senders = self._senders(layer, spec.operand, rows if spec.transpose else columns)
+        return feeds + [_Feed(spec.operand, source, is_operand=True) for source in senders]
+
+    def _senders(self, layer: LayerMapping, name: str, spans: set[tuple[int, int]]) -> list[Source]:
+        """Column blocks of the copies of a layer that hold spans of channels; a port sends as block 0."""
+        if name == INPUT or geometry.is_staged(self.mapping, layer):
             return [Source(0, 0)]
-        _, height, width = geometry.source_shape(self.mapping, layer)
+        before = self.mapping.layer(name)
+        _, height, width = before.layer.out_shape
         features = height * width if layer.row_layer.kind == "linear" else 1
-        blocks = {pe.row_block for pe in layer.pes if pe.tile == tile}
-        spans = {(first, last) for block in blocks for rows in layer.row_blocks[block] for _, _, first, last in rows}
-        inputs = [(first, last) for first, last in spans if first < layer.n_channels]
-        # what starts a tile that holds a bias row and nothing else is the arrival of the first channel
-        needed = [(first // features, (last - 1) // features) for first, last in inputs or [(0, 1)]]
-        before = self.mapping.layer(layer.layer.source)
+        needed = [(first // features, (last - 1) // features) for first, last in spans]
         return [
             Source(block, copy)
             for block, (first, last) in enumerate(before.col_blocks)
@@ -104,12 +128,29 @@ class Intake:
             for copy in range(before.n_copies)
         ]
 
-    def _source_channels(self, layer: LayerMapping, sources: list[Source]) -> int:
-        """Channels that a tile keeps of what its layer reads."""
-        if layer.layer.source == INPUT or geometry.is_staged(self.mapping, layer):
-            return geometry.source_shape(self.mapping, layer)[0]
-        blocks = self.mapping.layer(layer.layer.source).col_blocks
-        return sum(blocks[block][1] - blocks[block][0] for block in {source.block for source in sources})
+    def _covers(self, layer: LayerMapping, feed: _Feed) -> np.ndarray | None:
+        """What a sender has covered after 0, 1, 2, ... deliveries; an operand covers frames, and only whole ones."""
+        covered = None
+        if feed.name != INPUT and not geometry.is_staged(self.mapping, layer):
+            covered = self.build.emission.covers(self.mapping.layer(feed.name), [feed.source])[0]
+        if not feed.is_operand:
+            return covered
+        positions = geometry.window(self.mapping, layer).n_inputs
+        if covered is None:
+            covered = np.arange(self.build.n_frames * positions + 1)
+        return covered // positions * positions
+
+    def _channels(self, layer: LayerMapping, feeds: list[_Feed]) -> int:
+        """Channels that a tile keeps of what some of its feeds send."""
+        if not feeds:
+            return 0
+        name = feeds[0].name
+        if name == INPUT or geometry.is_staged(self.mapping, layer):
+            return (
+                self.mapping.network.input_shape[0] if name == INPUT else self.mapping.network.layer(name).out_shape[0]
+            )
+        blocks = self.mapping.layer(name).col_blocks
+        return sum(blocks[block][1] - blocks[block][0] for block in {feed.source.block for feed in feeds})
 
     def _store_action(self, stream: Stream) -> Action:
         """Storing a packet of a stream in a tile buffer that `_stored` names."""

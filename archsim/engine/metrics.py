@@ -3,6 +3,7 @@
 Source: Yik et al., NeuroBench (Nature Communications 2025): dense operations count every synapse,
 at borders only those inside the map; effective ones need a non-zero weight and a non-zero input,
 and are accumulates for inputs in {-1, 1}, multiply-accumulates otherwise. Biases do not count.
+In products of two activities the operand stands for the weights.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def activation_sparsity(activity: LayerActivity) -> float:
 
 def connection_sparsity(network: Network) -> float | None:
     """Zero weights over all weights; None where weights are unknown."""
-    if any(layer.weights is None and layer.fan_out is None for layer in network.layers):
+    weighted = [layer for layer in network.layers if layer.kind != "product"]
+    if any(layer.weights is None and layer.fan_out is None for layer in weighted):
         return None
-    nonzero = sum(int(_fan_out(layer).sum()) for layer in network.layers)
+    nonzero = sum(int(_fan_out(layer).sum()) for layer in weighted)
     return 1.0 - nonzero / sum(layer.n_weights for layer in network.layers)
 
 
@@ -54,6 +56,10 @@ def footprint_bytes(network: Network) -> int:
 
 def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
     inputs = activity.inputs
+    if activity.operand is not None:
+        dense = layer.n_synapses * inputs[:, :, 0].size
+        nonzero = activity.operand != 0
+        return np.array([dense, *(layer.products(part, nonzero).sum() for part in (inputs == 1, inputs > 1))])
     n_frames = inputs.shape[0] * inputs.shape[1]
     frames = inputs.reshape(n_frames, *inputs.shape[2:])
     pad = ((0, 0), (0, 0), (layer.padding[0],) * 2, (layer.padding[1],) * 2)

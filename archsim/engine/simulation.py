@@ -94,7 +94,7 @@ def build_result(
     config = _resolved_config(mapping.hardware, workload)
     notes = (
         *activity.notes,
-        *_digital_notes(mapping),
+        *_unusual_notes(mapping),
         *_clip_notes(activity),
         *_energy_notes(mapping, activity),
     )
@@ -114,13 +114,20 @@ def _energy_notes(mapping: Mapping, activity: Activity) -> list[str]:
     ]
 
 
-def _digital_notes(mapping: Mapping) -> list[str]:
-    """Which layers take no crossbars, and how often they are computed."""
+_UNITS = {
+    "mac": "by digital MAC units",
+    "product_unit": "by a digital product unit",
+    "pe": "on crossbars that are rewritten",
+}
+
+
+def _unusual_notes(mapping: Mapping) -> list[str]:
+    """Which layers are not on crossbars programmed beforehand, and how often they are computed."""
     return [
-        f"layer '{layer.layer.name}' is computed by digital MAC units, "
+        f"layer '{layer.layer.name}' is computed {_UNITS[layer.pes[0].unit]}, "
         + ("once per sample" if is_read_once(mapping, layer) else "at every timestep")
         for layer in mapping.layers
-        if layer.is_digital
+        if layer.is_digital or layer.layer.kind == "product"
     ]
 
 
@@ -131,6 +138,7 @@ def _clip_notes(activity: Activity) -> list[str]:
         counts = (
             (layer.clipped_inputs, "input values clipped to the bits that rows carry"),
             (layer.clipped_biases, "biases clipped to the largest weight that cells hold"),
+            (layer.clipped_operands, "operand values clipped to mapping.operand_bits"),
             (layer.adc_clips, "conversions outside the converter's range"),
             (layer.v_mem_saturations, "saturated membrane potentials"),
         )
@@ -194,11 +202,7 @@ def _summary(
     run_s = trace.end_ps * 1e-12
     if run_s <= 0:
         raise SimulationError("the run took no time; is every service time zero?")
-    firing = [
-        activity.layers[layer.name].spikes
-        for layer in mapping.network.layers
-        if layer.neuron.kind not in ("accumulate", "none")
-    ]
+    firing = [activity.layers[layer.name].spikes for layer in mapping.network.layers if layer.neuron.fires]
     silent = sum(int(array.size - np.count_nonzero(array)) for array in firing)
     has_percentiles = n_samples >= _MIN_SAMPLES_FOR_PERCENTILES
     return {

@@ -74,7 +74,7 @@ def movement_table(log: EventLog) -> pd.DataFrame:
     codes = log["movement"]
     moving = codes >= 0
     n = len(log.movements)
-    events = np.bincount(codes[moving], minlength=n)
+    events = np.bincount(codes[moving & (log["bits"] > 0)], minlength=n)
     bits = _sum_int(codes[moving], log["bits"][moving], n)
     energy = _sum_float(codes[moving], log["energy_pj"][moving], n)
     rows: dict[tuple[str, str, str, str], list[Any]] = {}
@@ -114,7 +114,7 @@ def _layer_row(
         return int(log[column][mine & log.actions_of(action)].sum())
 
     kinds = {code: kind for code, kind in enumerate(log.components)}
-    reads = _count_component(log, mine, kinds, ".crossbar")
+    reads = _count_component(log, mine & log.actions_of("read"), kinds, ".crossbar")
     updates = _count_component(log, mine, kinds, ".neuron")
     conversions = count("convert")
     row: dict[str, Any] = {
@@ -148,7 +148,7 @@ def _layer_row(
         row["skipped_reads"] = n_tokens * n_reads * bits - reads
         row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
         row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
-        if layer.layer.neuron.kind not in ("accumulate", "none"):
+        if layer.layer.neuron.fires:
             row["activation_sparsity"] = activation_sparsity(values)
         row["error_rel"] = values.error_rel
     return row

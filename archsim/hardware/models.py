@@ -323,6 +323,13 @@ class Pe(Part):
         return 1 if self.column_merge == "analog" else self.crossbars
 
 
+class ProductUnit(Part):
+    """Digital multiply-accumulate unit for products of two activities, in tiles that need one."""
+
+    lanes: PositiveInt = 64
+    """Additions per chip clock cycle; an operand value takes one for each of its bits."""
+
+
 class Tile(Part):
     """Group of PEs with their buffer, H-tree, accumulator."""
 
@@ -341,6 +348,8 @@ class Tile(Part):
     """Partial-sum adder."""
     mac: Mac = Mac()
     """Digital MAC units, in tiles that hold a digital first layer."""
+    product_unit: ProductUnit = ProductUnit()
+    """Unit of layers that have no weights (attention)."""
     pe: Pe
     """The PEs."""
 
@@ -386,6 +395,11 @@ class MappingPolicy(Part):
     """Direct-coded input: the first layer is read again at every timestep (`repeat`), or at the first one only and
     its sums are kept in V_mem memory (`once`); or MAC units compute it without crossbars, exactly, with quantised
     weights (`digital`), also once where every timestep has the same input."""
+    dynamic_products: Literal["digital", "rewrite"] = "digital"
+    """Products of two activities (attention): exact in a unit of the tile (`digital`), or on crossbars into which one
+    of the two is written in every timestep (`rewrite`)."""
+    operand_bits: Annotated[int, Field(ge=1, le=16)] = 1
+    """Bits of a value that dynamic_products: rewrite writes to cells; larger values are clipped and counted."""
     fc: Literal["whole", "stream"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
     drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""
@@ -456,6 +470,16 @@ class Hardware(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _operand_fits_the_columns(self) -> Self:
+        if self.cols_per_operand > self.tile.pe.crossbar.cols:
+            raise ValueError(
+                f"one operand value takes {self.cols_per_operand} columns (mapping.operand_bits "
+                f"{self.mapping.operand_bits}, {self.tile.pe.crossbar.bits_per_cell} bits per cell); "
+                f"crossbar.cols is {self.tile.pe.crossbar.cols}"
+            )
+        return self
+
     @property
     def magnitude_bits(self) -> int:
         """Bits stored per weight: `diff` and `offset` store w + 2^n in n + 1 = weight_bits bits, the others |w|."""
@@ -483,8 +507,18 @@ class Hardware(Part):
 
     @property
     def largest_level(self) -> int:
-        """Largest level that a cell holds."""
+        """Largest level that a cell holds of a weight."""
         return (1 << min(self.tile.pe.crossbar.bits_per_cell, self.magnitude_bits)) - 1
+
+    @property
+    def largest_operand_level(self) -> int:
+        """Largest level that a cell holds of an operand."""
+        return (1 << min(self.tile.pe.crossbar.bits_per_cell, self.mapping.operand_bits)) - 1
+
+    @property
+    def cols_per_operand(self) -> int:
+        """Physical columns that one value of an operand takes; operands are never negative."""
+        return ceil_div(self.mapping.operand_bits, self.tile.pe.crossbar.bits_per_cell)
 
     @property
     def row_write_cycles(self) -> int:

@@ -31,6 +31,7 @@ ACTIONS = {
     "shift_add": ("write_temp", "subtract"),
     "htree": ("transfer",),
     "accumulator": ("add",),
+    "product_unit": ("accumulate",),
     "mac": ("multiply_add",),
     "mac_weights": ("read",),
     "neuron": ("update",),

@@ -2,7 +2,7 @@
 
 A part is one row of the component table, named by its path (`tile3.pe0.adc`). The parts of a PE are
 given relative to the PE, those of a tile relative to the tile. Main entry points: `pe_parts`,
-`tile_parts`, `mac_parts`, `chip_parts`.
+`tile_parts`, `unit_parts`, `chip_parts`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def cost_parameters(hardware: Hardware, component: str) -> dict[str, float]:
         "mux": {"cols_per_adc": pe.adc.cols_per_adc},
         "accumulator": {"bits": hardware.tile.accumulator.bits},
         "mac": {"bits": hardware.mapping.weight_bits},
+        "product_unit": {"bits": hardware.tile.accumulator.bits},
         "neuron": {"bits": hardware.chip.neuron.v_mem_bits},
     }
     return parameters.get(component, {})
@@ -73,8 +74,10 @@ def tile_parts(hardware: Hardware, line_buffer_bits: int, v_mem_bits: int) -> li
     ]
 
 
-def mac_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
-    """A digital MAC unit and the memory that holds its weights."""
+def unit_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
+    """A digital MAC unit and the memory that holds its weights; without weights a product unit."""
+    if not n_weights:
+        return [_part(hardware, path, "product_unit", hardware.tile.product_unit.lanes)]
     return [
         _part(hardware, path, "mac", hardware.tile.mac.lanes),
         _part(hardware, f"{path}.weights", "mac_weights", bits=n_weights * hardware.mapping.weight_bits),

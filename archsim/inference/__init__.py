@@ -55,7 +55,7 @@ def infer(
     if workload.recording is not None:
         return replayed_activity(workload, mapping.hardware.mapping, samples)
     if not workload.network.has_weights:
-        return assumed_activity(workload, samples, seed)
+        return assumed_activity(workload, samples, seed, mapping.hardware.mapping)
     from archsim.inference.network import infer_network  # imports torch
 
     return infer_network(mapping, workload, samples, seed, chips, progress)

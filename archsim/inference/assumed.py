@@ -6,25 +6,33 @@ import numpy as np
 
 from archsim.activity import Activity, LayerActivity
 from archsim.errors import WorkloadError
+from archsim.hardware.models import MappingPolicy
+from archsim.inference.seen import layer_activity
+from archsim.workload.attention import require_products
 from archsim.workload.model import Workload
-from archsim.workload.network import INPUT
+from archsim.workload.network import INPUT, Layer
+
+_ALL_BITS = MappingPolicy()
+"""Takes values of any size."""
 
 
-def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
+def assumed_activity(workload: Workload, samples: int, seed: int, policy: MappingPolicy = _ALL_BITS) -> Activity:
     """Draw spikes for a network of which only the shape is known.
 
     Every neuron spikes in a timestep with the probability that the workload states for its layer
     and timestep (Bernoulli), as do the network's inputs. Pooled inputs are 1 where any spike of the
-    window is, so every input is one bit.
+    window is, so every spike is one bit. Counts of product layers follow from the spikes they multiply.
 
     Args:
         workload: A network without weights, and its rates.
         samples: Samples to draw.
         seed: Seed of the draws.
+        policy: How a chip takes values, counts for instance; by default all of their bits.
 
     Raises:
-        WorkloadError: A rate is missing, or no probability.
+        WorkloadError: A rate is missing, or no probability; or a product layer does not fit what it reads.
     """
+    require_products(workload.network)
     generator = np.random.default_rng(seed)
     frames = (samples, workload.n_timesteps)
     network = workload.network
@@ -32,18 +40,29 @@ def assumed_activity(workload: Workload, samples: int, seed: int) -> Activity:
     emitted: dict[str, np.ndarray] = {}
     for layer in network.layers:
         shape = (*frames, *layer.conv_shape)
-        if layer.neuron.kind in ("accumulate", "none"):
-            emitted[layer.name] = np.zeros(shape, np.uint8)
-        else:
+        if layer.neuron.kind == "count":
+            assert layer.operand is not None, "only product layers count"
+            sums = layer.products(available[layer.source], available[layer.operand])
+            emitted[layer.name] = sums.astype(np.int32)
+        elif layer.neuron.fires:
             emitted[layer.name] = _bernoulli(generator, shape, _rates(workload, layer.name))
-        available[layer.name] = (layer.emitted(emitted[layer.name]) > 0).astype(np.uint8)
+        else:
+            emitted[layer.name] = np.zeros(shape, np.uint8)
+        available[layer.name] = any_of_window(layer, emitted[layer.name])
     layers: dict[str, LayerActivity] = {}
     for layer in network.layers:
         inputs = available[layer.source]
         if layer.delayed:
             inputs = np.concatenate([np.zeros_like(inputs[:, :1]), inputs[:, :-1]], axis=1)
-        layers[layer.name] = LayerActivity(inputs.reshape(*frames, *layer.in_shape), emitted[layer.name])
-    return Activity(layers, samples, workload.n_timesteps, "assumed", notes=(_note(workload, seed),))
+        operand = None if layer.operand is None else available[layer.operand]
+        inputs = inputs.reshape(*frames, *layer.in_shape)
+        layers[layer.name] = layer_activity(layer, policy, inputs, operand, emitted[layer.name])
+    return Activity(layers, samples, workload.n_timesteps, "assumed", notes=_notes(workload, seed))
+
+
+def any_of_window(layer: Layer, spikes: np.ndarray) -> np.ndarray:
+    """What leaves a layer of assumed spikes: behind pooling whether there was any in the window."""
+    return spikes if layer.pool is None else (layer.emitted(spikes) > 0).astype(np.uint8)
 
 
 def _rates(workload: Workload, name: str) -> tuple[float, ...]:
@@ -57,11 +76,16 @@ def _rates(workload: Workload, name: str) -> tuple[float, ...]:
     return rates
 
 
-def _note(workload: Workload, seed: int) -> str:
-    if workload.assumed_rates:
-        return f"spikes are an assumption: Bernoulli with the rates of {workload.source}, seed {seed}"
+def _notes(workload: Workload, seed: int) -> tuple[str, ...]:
     rate = workload.settings.assumed_rate
-    return f"spikes are an assumption: Bernoulli with rate {rate:g} per neuron and timestep, seed {seed}"
+    rates = (
+        f"the rates of {workload.source}"
+        if rate is None or workload.assumed_rates
+        else (f"rate {rate:g} per neuron and timestep")
+    )
+    note = f"spikes are an assumption: Bernoulli with {rates}, seed {seed}"
+    counting = [f"'{layer.name}'" for layer in workload.network.layers if layer.neuron.kind == "count"]
+    return (note, f"counts of {', '.join(counting)} are products of the assumed spikes") if counting else (note,)
 
 
 def _bernoulli(generator: np.random.Generator, shape: tuple[int, ...], rates: tuple[float, ...]) -> np.ndarray:

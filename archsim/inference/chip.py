@@ -25,6 +25,7 @@ from archsim.analog.product import (
     fit_gains,
     hardware_sums,
     program_layer,
+    program_operand,
     read_power_w,
 )
 from archsim.errors import MappingError, SimulationError
@@ -34,13 +35,17 @@ from archsim.mapping.model import LayerMapping, Mapping
 from archsim.mapping.rules import shared_channels
 from archsim.workload.network import INPUT, Layer, Shape
 
+_ANY_WIDTH = InputFormat(31)
+"""How a digital product unit takes values: as they are."""
+
 
 @dataclass(frozen=True)
 class ChipLayer:
     """A layer on the chip: its cells or digital weights, the format of its inputs, its V_mem store."""
 
     layer: Layer
-    programmed: ProgrammedLayer | DigitalLayer
+    programmed: ProgrammedLayer | DigitalLayer | None
+    """None for products of two activities in a digital unit, which holds nothing."""
     policy: MappingPolicy
     row_shape: Shape
     """Shape of the inputs as rows are ordered: that of a streamed layer's map, else the layer's."""
@@ -56,8 +61,8 @@ class ChipLayer:
 
     @property
     def crossbars(self) -> ProgrammedLayer | None:
-        """The layer's crossbars and converters; None where MAC units do its work."""
-        return None if isinstance(self.programmed, DigitalLayer) else self.programmed
+        """The layer's crossbars and converters; None where digital units do its work."""
+        return self.programmed if isinstance(self.programmed, ProgrammedLayer) else None
 
     @property
     def n_bias_rows(self) -> int:
@@ -76,12 +81,17 @@ def program(
     """Write a layer's weights into its crossbars, and where they have bias rows its biases; or into MAC units.
 
     A driven bias row counts like an input integer of 1, so its cells hold bias / input_scale. `progress`
-    is called with crossbars done and in all.
+    is called with crossbars done and in all. Operands of products are written when they are there.
     """
     layer, hardware = mapped.layer, mapping.hardware
     scale = input_scale if layer.source == INPUT else 1.0
-    programmed: ProgrammedLayer | DigitalLayer
-    if mapped.is_digital:
+    programmed: ProgrammedLayer | DigitalLayer | None
+    if layer.kind == "product":
+        shape = (layer.out_channels, layer.in_shape[0])
+        programmed = None
+        if not mapped.is_digital:
+            programmed = program_operand(shape, layer.groups, _geometry(mapped), hardware, layer.name, chip)
+    elif mapped.is_digital:
         weight_bits = hardware.mapping.weight_bits
         programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
     else:
@@ -107,20 +117,24 @@ def _geometry(mapped: LayerMapping) -> LayerGeometry:
     return LayerGeometry(*cut, layer.stride, layer.padding, layer.conv_shape[1:], mapped.streamed_map is not None)
 
 
-def fit(layer: ChipLayer, values: Tensor) -> ChipLayer:
-    """Fit converter ranges and gains of a layer to what its rows see; MAC units have neither."""
-    if isinstance(layer.programmed, DigitalLayer):
+def fit(layer: ChipLayer, values: Tensor, operand: Tensor | None) -> ChipLayer:
+    """Fit converter ranges and gains of a layer to what its rows see and to what its cells hold of an operand.
+
+    Digital units have neither.
+    """
+    if layer.crossbars is None:
         return layer
     inputs, rows, _ = _driven(layer, values)
-    frames = inputs.reshape(-1, *layer.row_shape)
-    return replace(layer, programmed=fit_gains(calibrate_ranges(layer.programmed, frames, rows), frames, rows))
+    frames, matrices = inputs.reshape(-1, *layer.row_shape), _matrices(layer, _held(layer, operand)[0])
+    ranged = calibrate_ranges(layer.crossbars, frames, rows, matrices)
+    return replace(layer, programmed=fit_gains(ranged, frames, rows, matrices))
 
 
 def without_gains(layer: ChipLayer) -> ChipLayer:
     """The layer as it is without digital repair."""
-    if isinstance(layer.programmed, DigitalLayer):
+    if layer.crossbars is None:
         return layer
-    return replace(layer, programmed=replace(layer.programmed, gains=None, normalisation=None))
+    return replace(layer, programmed=replace(layer.crossbars, gains=None, normalisation=None))
 
 
 def with_full_scale(layer: ChipLayer, largest_state: float) -> ChipLayer:
@@ -146,11 +160,12 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     is_noisy = layer.crossbars is not None and layer.crossbars.is_noisy
     if is_noisy and inputs.shape[1] == 1 and layer.policy.first_layer != "once":
         inputs, clipped = inputs.expand(-1, n_timesteps, -1, -1, -1), clipped * n_timesteps
+    operand, clipped_operands = _held(layer, arrived.operand)
     n_samples, n_steps = inputs.shape[:2]
     repeats = n_timesteps // n_steps
-    frame_sums, clips = _sums(layer, inputs.reshape(-1, *layer.row_shape), rows)
+    frame_sums, clips = _sums(layer, inputs.reshape(-1, *layer.row_shape), rows, operand)
     products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
-    ideal = ideal_products(layer.layer, inputs, layer.input_scale)
+    ideal = ideal_products(layer.layer, inputs, layer.input_scale, operand)
     if layer.n_bias_rows:
         ideal, biased = with_bias(layer.layer, ideal), products
     else:
@@ -162,40 +177,61 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     return replace(
         done,
         inputs=inputs.expand(-1, n_timesteps, -1, -1, -1) if n_steps == 1 else inputs,
+        operand=operand,
         n_clipped_inputs=clipped * repeats,
+        n_clipped_operands=clipped_operands,
         n_adc_clips=clips.view(n_samples, n_steps).sum(1) * repeats,
         squared_error=float((products - ideal).square().sum()),
         squared_ideal=float(ideal.square().sum()),
     )
 
 
-def drawn_power_w(layer: ChipLayer, inputs: Tensor) -> Tensor | None:
+def drawn_power_w(layer: ChipLayer, inputs: Tensor, operand: Tensor | None) -> Tensor | None:
     """Power of every read of recorded inputs, shape (token, row_block); see `read_power_w`.
 
     Args:
         layer: The layer.
         inputs: Integers as rows carry them, shape (sample, step, channel, height, width).
+        operand: Integers as cells hold them, where the layer has no weights.
     """
     if layer.crossbars is None:
         return None
     _, rows, _ = _driven(layer, inputs)
-    return read_power_w(layer.crossbars, inputs.reshape(-1, *layer.row_shape), rows)
+    return read_power_w(layer.crossbars, inputs.reshape(-1, *layer.row_shape), rows, _matrices(layer, operand))
 
 
-def _sums(layer: ChipLayer, frames: Tensor, rows: InputFormat) -> tuple[Tensor, Tensor]:
+def _sums(layer: ChipLayer, frames: Tensor, rows: InputFormat, operand: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weighted sums in weights times input integers, and the conversions that clipped in each frame."""
-    if isinstance(layer.programmed, DigitalLayer):
-        return digital_sums(layer.programmed, frames), torch.zeros(len(frames), dtype=torch.int64)
-    return hardware_sums(layer.programmed, frames, rows)
+    if isinstance(layer.programmed, ProgrammedLayer):
+        return hardware_sums(layer.programmed, frames, rows, _matrices(layer, operand))
+    nothing_clipped = torch.zeros(len(frames), dtype=torch.int64)
+    if layer.programmed is not None:
+        return digital_sums(layer.programmed, frames), nothing_clipped
+    assert operand is not None, "only products have nothing programmed"
+    exact = layer.layer.products(frames.numpy(), operand.flatten(0, 1).numpy())
+    return torch.as_tensor(exact).to(torch.float64), nothing_clipped
 
 
 def _driven(layer: ChipLayer, values: Tensor) -> tuple[Tensor, InputFormat, Tensor]:
     """Integers as rows carry them, how, and how many per sample were clipped."""
-    rows = layer.first_rows
+    rows = layer.first_rows if layer.programmed is not None else _ANY_WIDTH
     if rows is None:
         rows = row_format(layer.policy, 0, int(values.max()) if values.numel() else 0)
     inputs = values.to(torch.int32).clamp(*rows.limits)
     return inputs, rows, (inputs != values).flatten(1).sum(1)
+
+
+def _held(layer: ChipLayer, operand: Tensor | None) -> tuple[Tensor | None, Tensor | int]:
+    """An operand as cells hold it, and how many values per sample were clipped; a digital unit takes any size."""
+    if operand is None or layer.programmed is None:
+        return operand, 0
+    held = operand.clamp(0, 2**layer.policy.operand_bits - 1)
+    return held, (held != operand).flatten(1).sum(1)
+
+
+def _matrices(layer: ChipLayer, operand: Tensor | None) -> Tensor | None:
+    """What is written to the cells for every frame, shape (frame, out_channel, in_channel / groups)."""
+    return None if operand is None else torch.as_tensor(layer.layer.operand_matrix(operand.flatten(0, 1).numpy()))
 
 
 def row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
@@ -219,8 +255,10 @@ def row_format(policy: MappingPolicy, low: int, high: int) -> InputFormat:
     return InputFormat(max(1, magnitude_bits) + signed, signed)
 
 
-def ideal_products(layer: Layer, inputs: Tensor, scale: float) -> Tensor:
-    """Products with the real weights, without bias."""
+def ideal_products(layer: Layer, inputs: Tensor, scale: float, operand: Tensor | None = None) -> Tensor:
+    """Products with the real weights, without bias; with the operand where a layer has none."""
+    if operand is not None:
+        return torch.as_tensor(layer.products(inputs.numpy(), operand.numpy())).to(torch.float64)
     frames = inputs.flatten(0, 1).to(torch.float64) * scale
     products = functional.conv2d(frames, _weight_tensor(layer), stride=layer.stride, padding=layer.padding)
     return products.unflatten(0, inputs.shape[:2])

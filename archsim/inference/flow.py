@@ -36,6 +36,8 @@ class Arrived:
 
     values: Tensor
     joined: Tensor
+    operand: Tensor | None = None
+    """What a product layer multiplies the values with, same leading axes."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class LayerRun:
     """After the last timestep."""
     largest_state: float
     n_saturations: Tensor
-    """Per sample, like the two below."""
+    """Per sample, like the counts below."""
     inputs: Tensor | None = None
+    operand: Tensor | None = None
     n_clipped_inputs: Tensor | int = 0
+    n_clipped_operands: Tensor | int = 0
     n_adc_clips: Tensor | int = 0
     squared_error: float = 0.0
     squared_ideal: float = 0.0
@@ -95,7 +99,9 @@ def _run_pass(
         joined = torch.zeros(())
         for name in layer.adds:
             joined = joined + sums.get(name, emitted[name])
-        done = run(index, Arrived(layer_input(layer, source), joined), n_timesteps, states.get(layer.name))
+        operand = None if layer.operand is None else emitted[layer.operand]
+        arrived = Arrived(layer_input(layer, source), joined, operand)
+        done = run(index, arrived, n_timesteps, states.get(layer.name))
         runs[index] = done
         emitted[layer.name] = pooled(done.spikes, layer.pool)
         if layer.neuron.kind == "none":
@@ -106,6 +112,7 @@ def _run_pass(
 def _in_sequence(parts: list[LayerRun]) -> LayerRun:
     """Runs of single timesteps as one run."""
     inputs = [part.inputs for part in parts if part.inputs is not None]
+    operands = [part.operand for part in parts if part.operand is not None]
     return LayerRun(
         spikes=torch.cat([part.spikes for part in parts], dim=1),
         sums=torch.cat([part.sums for part in parts], dim=1),
@@ -113,7 +120,9 @@ def _in_sequence(parts: list[LayerRun]) -> LayerRun:
         largest_state=max(part.largest_state for part in parts),
         n_saturations=torch.stack([part.n_saturations for part in parts]).sum(0),
         inputs=torch.cat(inputs, dim=1) if inputs else None,
+        operand=torch.cat(operands, dim=1) if operands else None,
         n_clipped_inputs=sum(part.n_clipped_inputs for part in parts),
+        n_clipped_operands=sum(part.n_clipped_operands for part in parts),
         n_adc_clips=sum(part.n_adc_clips for part in parts),
         squared_error=sum(part.squared_error for part in parts),
         squared_ideal=sum(part.squared_ideal for part in parts),
@@ -146,13 +155,16 @@ def fire(
     """Update neurons over the timesteps, from a state or from rest (0); one step of sums serves all timesteps.
 
     State is stored in `v_mem_bits` where a full scale is given, else exactly; `n_shared` channels share each
-    potential. Neurons of kind `none` do nothing: their sums join elsewhere.
+    potential. Neurons of kind `none` do nothing: their sums join elsewhere. Those of kind `count` are no neurons
+    either: whole sums go on.
     """
     shape = (sums.shape[0], ceil_div(sums.shape[2], n_shared), *sums.shape[3:])
     saturations = torch.zeros(sums.shape[0], dtype=torch.int64)
     emitted = torch.zeros(sums.shape[0], n_timesteps, *sums.shape[2:], dtype=torch.int32)
     v, current = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
-    if layer.neuron.kind == "none":
+    if layer.neuron.kind == "count":
+        emitted = sums.round().clamp(min=0).to(torch.int32)
+    if not layer.neuron.has_state:
         return LayerRun(emitted, sums, State(v, current), 0.0, saturations)
     if state is not None:
         v, current = state.potential, state.current

@@ -43,6 +43,7 @@ from archsim.inference.flow import (
     run_network,
 )
 from archsim.mapping.model import Mapping
+from archsim.workload.attention import require_products
 from archsim.workload.model import InputData, Workload
 from archsim.workload.network import INPUT, Layer, Network
 
@@ -80,12 +81,16 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
 
     Returns:
         Spikes of every layer and the network's outputs.
+
+    Raises:
+        WorkloadError: A product layer does not fit what it reads.
     """
+    require_products(network)
 
     def run(index: int, arrived: Arrived, n_steps: int, state: State | None) -> LayerRun:
         layer = network.layers[index]
         scale = input_scale if layer.source == INPUT else 1.0
-        sums = with_bias(layer, ideal_products(layer, arrived.values, scale)) + arrived.joined
+        sums = with_bias(layer, ideal_products(layer, arrived.values, scale, arrived.operand)) + arrived.joined
         return fire(layer, sums, n_steps, state)
 
     runs = run_network(network.layers, values, n_timesteps, run)
@@ -230,12 +235,13 @@ def _calibrate(
     if any(layer.delayed for layer in network.layers):
         ideal = run_ideal(network, values, n_timesteps, data.scale).spikes
         for index, layer in enumerate(chip):
-            chip[index] = fit(layer, _ideal_input(network, layer.layer, values, ideal))
+            operand = None if layer.layer.operand is None else _ideal_emission(network, layer.layer.operand, ideal)
+            chip[index] = fit(layer, _ideal_input(network, layer.layer, values, ideal), operand)
         largest = [run.largest_state for run in run_chip(chip, values, n_timesteps)]
         return [with_full_scale(layer, size) for layer, size in zip(chip, largest, strict=True)]
 
     def run(index: int, arrived: Arrived, n_steps: int, state: State | None) -> LayerRun:
-        chip[index] = fit(chip[index], arrived.values)
+        chip[index] = fit(chip[index], arrived.values, arrived.operand)
         done = run_layer(chip[index], arrived, n_steps, state)
         chip[index] = with_full_scale(chip[index], done.largest_state)
         return done
@@ -255,10 +261,14 @@ def _ideal_input(network: Network, layer: Layer, values: np.ndarray, spikes: dic
     """What a layer would read if the layers before were ideal."""
     if layer.source == INPUT:
         return layer_input(layer, torch.as_tensor(np.ascontiguousarray(values)))
-    source = pooled(torch.as_tensor(spikes[layer.source]), network.layer(layer.source).pool)
+    source = _ideal_emission(network, layer.source, spikes)
     if layer.delayed:
         source = torch.cat([torch.zeros_like(source[:, :1]), source[:, :-1]], dim=1)
     return layer_input(layer, source)
+
+
+def _ideal_emission(network: Network, name: str, spikes: dict[str, np.ndarray]) -> Tensor:
+    return pooled(torch.as_tensor(spikes[name]), network.layer(name).pool)
 
 
 def _evaluate(
@@ -307,8 +317,10 @@ class _KeptRun:
     """What is recorded of a layer's run."""
 
     inputs: Tensor
+    operand: Tensor | None
     spikes: Tensor
     n_clipped_inputs: int
+    n_clipped_operands: int
     n_adc_clips: int
     n_saturations: int
 
@@ -348,15 +360,21 @@ class _Recorder:
         runs = self._kept[layer.layer.name]
         error, ideal = self._errors[layer.layer.name]
         inputs = torch.cat([run.inputs for run in runs])
+        operands = [run.operand for run in runs if run.operand is not None]
+        operand = torch.cat(operands) if operands else None
         seen = LayerActivity(
             inputs=smallest_dtype(inputs.numpy()),
             spikes=smallest_dtype(torch.cat([run.spikes for run in runs]).numpy()),
+            operand=None if operand is None else smallest_dtype(operand.numpy()),
             clipped_inputs=sum(run.n_clipped_inputs for run in runs),
+            clipped_operands=sum(run.n_clipped_operands for run in runs),
             adc_clips=sum(run.n_adc_clips for run in runs),
             error_rel=float(np.sqrt(error / ideal)) if ideal > 0 else None,
             v_mem_saturations=sum(run.n_saturations for run in runs),
         )
-        return seen if layer.crossbars is None else _with_circuit(seen, layer.crossbars, drawn_power_w(layer, inputs))
+        if layer.crossbars is None:
+            return seen
+        return _with_circuit(seen, layer.crossbars, drawn_power_w(layer, inputs, operand))
 
 
 def _with_circuit(seen: LayerActivity, crossbars: ProgrammedLayer, power_w: Tensor | None) -> LayerActivity:
@@ -382,8 +400,10 @@ def _first_samples(run: LayerRun, n_samples: int) -> _KeptRun:
     assert run.inputs is not None, "only chip runs are recorded"
     return _KeptRun(
         inputs=run.inputs[:n_samples].clone(),
+        operand=None if run.operand is None else run.operand[:n_samples].clone(),
         spikes=run.spikes[:n_samples].clone(),
         n_clipped_inputs=_sum_of_first(run.n_clipped_inputs, n_samples),
+        n_clipped_operands=_sum_of_first(run.n_clipped_operands, n_samples),
         n_adc_clips=_sum_of_first(run.n_adc_clips, n_samples),
         n_saturations=_sum_of_first(run.n_saturations, n_samples),
     )

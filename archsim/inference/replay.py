@@ -7,7 +7,8 @@ import numpy as np
 from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.errors import WorkloadError
 from archsim.hardware.models import MappingPolicy
-from archsim.mapping.rules import is_digital
+from archsim.inference.assumed import any_of_window
+from archsim.inference.seen import layer_activity
 from archsim.workload.model import Recording, Workload
 from archsim.workload.network import INPUT, Layer, Network
 
@@ -40,19 +41,8 @@ def emitted(network: Network, recording: Recording, name: str) -> np.ndarray:
     """Values that leave the input or a layer, after pooling."""
     if name == INPUT:
         return recording.inputs
-    counts = network.layer(name).emitted(recording.spikes[name])
-    return counts if recording.pooling == "sum" else (counts > 0).astype(np.uint8)
-
-
-def clipped(values: np.ndarray, policy: MappingPolicy) -> np.ndarray:
-    """Values as rows carry them under a mapping policy."""
-    if policy.input_coding == "binary":
-        return np.clip(values, 0, 1)
-    if policy.input_bits == "auto":
-        return values
-    half = 1 << (policy.input_bits - 1)
-    limits = (-half, half - 1) if values.min(initial=0) < 0 else (0, 2 * half - 1)
-    return np.clip(values, *limits)
+    layer, spikes = network.layer(name), recording.spikes[name]
+    return layer.emitted(spikes) if recording.pooling == "sum" else any_of_window(layer, spikes)
 
 
 def _layer_activity(
@@ -62,13 +52,9 @@ def _layer_activity(
     values = values.reshape(*values.shape[:2], *layer.in_shape)
     if layer.delayed:
         values = np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
-    inputs = values if is_digital(policy, layer) else clipped(values, policy)
-    return LayerActivity(
-        inputs=inputs,
-        spikes=recording.spikes[layer.name][:samples],
-        clipped_inputs=int(np.count_nonzero(inputs != values)),
-        error_rel=recording.errors_rel.get(layer.name),
-    )
+    operand = None if layer.operand is None else emitted(network, recording, layer.operand)[:samples]
+    spikes, error_rel = recording.spikes[layer.name][:samples], recording.errors_rel.get(layer.name)
+    return layer_activity(layer, policy, values, operand, spikes, error_rel)
 
 
 def _whole(value: float | int | None) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
-from archsim.mapping.rules import channels_per_crossbar, shared_channels
+from archsim.mapping.rules import channels_per_crossbar, cols_of, cols_per_value, is_digital, shared_channels
 from archsim.workload.network import Layer, Network
 
 
@@ -25,14 +25,16 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
 
 
 def _units_fit_in_a_column_block(hardware: Hardware, network: Network) -> None:
-    shared, held = hardware.chip.neuron.shared_channels, channels_per_crossbar(hardware)
-    cols, each = hardware.tile.pe.crossbar.cols, hardware.cols_per_weight
-    if shared > held:
-        raise MappingError(
-            f"chip.neuron.shared_channels is {shared}, but tile.pe.crossbar.cols {cols} holds {held} channels "
-            f"({each} columns per weight), and those that share a unit must share a crossbar. "
-            f"Lower shared_channels or raise cols to {shared * each + hardware.reference_cols}."
-        )
+    shared, cols = hardware.chip.neuron.shared_channels, hardware.tile.pe.crossbar.cols
+    for layer in network.layers:
+        held, each = channels_per_crossbar(hardware, layer), cols_per_value(hardware, layer)
+        is_product = layer.kind == "product"
+        if shared > held and not (is_product and is_digital(hardware.mapping, layer)):
+            raise MappingError(
+                f"chip.neuron.shared_channels is {shared}, but tile.pe.crossbar.cols {cols} holds {held} channels "
+                f"({each} columns per {'operand value' if is_product else 'weight'}), and those that share a unit must "
+                f"share a crossbar. Lower shared_channels or raise cols to {cols_of(hardware, layer, shared)}."
+            )
 
 
 def _channels_of_a_unit_are_alike(hardware: Hardware, network: Network) -> None:

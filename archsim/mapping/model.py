@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from archsim.hardware.models import Hardware
-from archsim.mapping.rules import over_map
+from archsim.mapping.rules import cols_per_value, over_map
 from archsim.workload.network import Layer, Network, Shape
 
 Segment = tuple[int, int, int, int]
@@ -15,6 +15,8 @@ Segment = tuple[int, int, int, int]
 Channels behind the layer's last are bias rows, which are always driven."""
 CrossbarRows = tuple[Segment, ...]
 """Rows of one crossbar, in order; one segment of inputs with the kernel-position layout, several with the dense one."""
+Unit = Literal["pe", "mac", "product_unit"]
+"""What computes: crossbars of a PE, a digital MAC unit (weights), a digital product unit (no weights)."""
 
 
 def positions_of(rows: CrossbarRows) -> set[tuple[int, int]]:
@@ -24,14 +26,14 @@ def positions_of(rows: CrossbarRows) -> set[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class PePlace:
-    """One PE: the crossbars of one row block, with the columns of one column block; or a digital MAC unit."""
+    """One PE: the crossbars of one row block, with the columns of one column block; or a digital unit."""
 
     row_block: int
     col_block: int
     tile: int
     pe: int
     copy: int = 0
-    unit: Literal["pe", "mac"] = "pe"
+    unit: Unit = "pe"
 
     @property
     def path(self) -> str:
@@ -68,8 +70,8 @@ class LayerMapping:
 
     @property
     def is_digital(self) -> bool:
-        """Whether MAC units compute the layer instead of crossbars."""
-        return self.pes[0].unit == "mac"
+        """Whether MAC units or a product unit compute the layer instead of crossbars."""
+        return self.pes[0].unit != "pe"
 
     @property
     def n_pes(self) -> int:
@@ -98,10 +100,10 @@ class LayerMapping:
 
     @property
     def n_stored(self) -> int:
-        """Weights and biases that cells of one copy hold."""
+        """Weights and biases, or values of an operand, that cells of one copy hold."""
         if self.is_digital:
             return 0
-        return self.layer.n_weights + (self.layer.out_channels if self.n_bias_rows else 0)
+        return self.layer.n_synapses + (self.layer.out_channels if self.n_bias_rows else 0)
 
     @property
     def n_crossbars(self) -> int:
@@ -162,9 +164,9 @@ class Mapping:
 
     @property
     def cell_utilisation(self) -> float:
-        """Cells that hold a slice of a weight or bias, as a fraction of the cells of the crossbars in use, if any."""
+        """Cells that hold a slice of a weight, bias or operand, as a fraction of those of crossbars in use, if any."""
         crossbar = self.hardware.tile.pe.crossbar
-        used = sum(layer.n_stored * layer.n_copies for layer in self.layers) * self.hardware.cols_per_weight
+        used = sum(item.n_stored * item.n_copies * cols_per_value(self.hardware, item.layer) for item in self.layers)
         return used / max(self.n_crossbars * crossbar.rows * crossbar.cols, 1)
 
     def layer(self, name: str) -> LayerMapping:
@@ -173,7 +175,7 @@ class Mapping:
 
     def consumers(self, name: str) -> tuple[LayerMapping, ...]:
         """Layers that read what the layer called `name` (or `input`) emits."""
-        return tuple(item for item in self.layers if item.layer.source == name)
+        return tuple(item for item in self.layers if name in item.layer.sources)
 
     def is_output(self, layer: Layer) -> bool:
         """Whether the layer's output leaves the chip: nobody uses it within the same timestep."""

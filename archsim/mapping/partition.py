@@ -5,6 +5,9 @@ of input channels; a PE holds the kernel positions of one channel block, and fur
 blocks as long as they fit (so a fully connected layer fills its PEs). Only a kernel with more
 positions than the PE has crossbars spans several PEs. Layout `dense` (ISAAC, ISCA 2016): the kernel
 is unrolled to one long column of rows, which fills crossbar after crossbar.
+
+A product layer has no weights. With `dynamic_products: rewrite` its operand is cut like weights; with `digital` it
+takes a product unit of a tile and no crossbar.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from archsim.hardware.models import Hardware
 from archsim.mapping import replication
 from archsim.mapping.bias import add_bias_rows
 from archsim.mapping.combinations import check_combinations
-from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
+from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment, Unit
 from archsim.mapping.placement import PLACEMENTS, snake
 from archsim.mapping.rules import channels_per_crossbar, has_bias_row, is_digital, over_map, streamed_map
 from archsim.units import ceil_div
+from archsim.workload.attention import require_products
 from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network, Shape
 
@@ -33,8 +37,10 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
 
     Raises:
         MappingError: Options exclude each other, or tiles or mesh nodes are missing; the message says how many.
+        WorkloadError: A product layer does not fit what it reads.
     """
     network = workload.network if isinstance(workload, Workload) else workload
+    require_products(network)
     _require_flow(network)
     check_combinations(hardware, network)
     layers = _place(hardware, network, replication.copies(hardware, network, _n_tiles))
@@ -56,7 +62,7 @@ def _n_tiles(hardware: Hardware, network: Network, copies: dict[str, int]) -> in
 
 
 def _tiles_of(layers: list[LayerMapping]) -> int:
-    return layers[-1].pes[-1].tile + 1
+    return max(layer.tiles[-1] for layer in layers) + 1
 
 
 def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list[LayerMapping]:
@@ -66,8 +72,7 @@ def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list
         if layers and not hardware.mapping.share_tiles:
             tile, pe = layers[-1].pes[-1].tile + 1, 0
         if is_digital(hardware.mapping, layer):
-            n_units = sum(place.unit == "mac" and place.tile == tile for item in layers for place in item.pes)
-            layers.append(_place_digital(hardware, layer, tile, n_units))
+            layers.append(_place_digital(hardware, layer, tile, layers))
             continue
         shape = streamed_map(hardware.mapping, network, layer)
         mapped = _place_layer(hardware, layer, shape, copies.get(layer.name, 1), (tile, pe))
@@ -76,17 +81,20 @@ def _place(hardware: Hardware, network: Network, copies: dict[str, int]) -> list
     return layers
 
 
-def _place_digital(hardware: Hardware, layer: Layer, tile: int, first_unit: int) -> LayerMapping:
-    """A MAC unit in one tile for every column block."""
-    cols = col_blocks(hardware, layer)
-    units = tuple(PePlace(0, col, tile, first_unit + col, unit="mac") for col in range(len(cols)))
+def _place_digital(hardware: Hardware, layer: Layer, tile: int, placed: list[LayerMapping]) -> LayerMapping:
+    """A MAC unit in one tile for every column block; or a product unit for a layer without weights, whole."""
+    is_product = layer.kind == "product"
+    unit: Unit = "product_unit" if is_product else "mac"
+    cols = ((0, layer.out_channels),) if is_product else col_blocks(hardware, layer)
+    first = sum(place.unit == unit and place.tile == tile for item in placed for place in item.pes)
+    units = tuple(PePlace(0, col, tile, first + col, unit=unit) for col in range(len(cols)))
     return LayerMapping(layer, ((),), cols, units)
 
 
 def _require_flow(network: Network) -> None:
     """Refuse what cannot flow: a readout that somebody reads never sends before the last timestep."""
     for layer in network.layers:
-        for name in (layer.source, *layer.adds):
+        for name in (*layer.sources, *layer.adds):
             source = next((item for item in network.layers if item.name == name), None)
             if source is not None and source.neuron.kind == "accumulate":
                 raise MappingError(
@@ -141,7 +149,7 @@ def _kernel_positions(layer: Layer) -> list[tuple[int, int]]:
 
 def col_blocks(hardware: Hardware, layer: Layer) -> tuple[tuple[int, int], ...]:
     """Output channels of each column block; channels that share neuron units stay together."""
-    width = channels_per_crossbar(hardware) // hardware.chip.neuron.shared_channels
+    width = channels_per_crossbar(hardware, layer) // hardware.chip.neuron.shared_channels
     width *= hardware.chip.neuron.shared_channels
     return tuple((first, min(first + width, layer.out_channels)) for first in range(0, layer.out_channels, width))
 

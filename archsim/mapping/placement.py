@@ -28,7 +28,7 @@ def snake(n_tiles: int, mesh_width: int) -> tuple[int, ...]:
 
 def has_chip_neurons(hardware: Hardware, layer: Layer) -> bool:
     """Whether a layer's neurons are in the chip's one module, which sits at the port's node (assumption)."""
-    return hardware.chip.neuron.level == "chip" and layer.neuron.kind != "none"
+    return hardware.chip.neuron.level == "chip" and layer.neuron.has_state
 
 
 def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:

@@ -50,8 +50,7 @@ def is_copyable(network: Network, layer: Layer) -> bool:
     joins = any(layer.name in other.adds for other in network.layers) or bool(layer.adds)
     returns = layer.delayed or any(other.delayed and other.source == layer.name for other in network.layers)
     overlaps = layer.pool is not None and any(s < k for k, s in zip(layer.pool.kernel, layer.pool.stride, strict=True))
-    fires = layer.neuron.kind not in ("none", "accumulate")
-    return layer.kind == "conv2d" and fires and not (joins or returns or overlaps)
+    return layer.kind == "conv2d" and layer.neuron.fires and not (joins or returns or overlaps)
 
 
 def _positions(layer: Layer) -> int:

@@ -9,7 +9,13 @@ from archsim.workload.network import INPUT, Layer, Network, Shape
 
 
 def is_digital(policy: MappingPolicy, layer: Layer) -> bool:
-    """Whether digital MAC units compute a layer: one that reads the network's input, with first_layer: digital."""
+    """Whether a digital unit computes a layer.
+
+    MAC units compute what reads the network's input, with first_layer: digital; a product unit what has no weights,
+    with dynamic_products: digital.
+    """
+    if layer.kind == "product":
+        return policy.dynamic_products == "digital"
     return policy.first_layer == "digital" and layer.source == INPUT
 
 
@@ -31,14 +37,25 @@ def over_map(layer: Layer, shape: Shape) -> Layer:
     return replace(layer, kind="conv2d", in_shape=shape, kernel=kernel, weights=weights, fan_out=None)
 
 
-def channels_per_crossbar(hardware: Hardware) -> int:
+def cols_per_value(hardware: Hardware, layer: Layer) -> int:
+    """Physical columns of one output channel: of a weight, or of an operand's value."""
+    return hardware.cols_per_operand if layer.kind == "product" else hardware.cols_per_weight
+
+
+def cols_of(hardware: Hardware, layer: Layer, n_outputs: int) -> int:
+    """Physical columns in use of a crossbar that holds so many output channels, with the reference of weights."""
+    references = 0 if layer.kind == "product" else hardware.reference_cols
+    return n_outputs * cols_per_value(hardware, layer) + references
+
+
+def channels_per_crossbar(hardware: Hardware, layer: Layer) -> int:
     """Output channels that a crossbar's columns hold, reference columns set aside."""
-    return (hardware.tile.pe.crossbar.cols - hardware.reference_cols) // hardware.cols_per_weight
+    return (hardware.tile.pe.crossbar.cols - cols_of(hardware, layer, 0)) // cols_per_value(hardware, layer)
 
 
 def shared_channels(hardware: Hardware, layer: Layer) -> int:
     """Channels of a layer that share one neuron unit and its potential; a readout keeps a potential per channel."""
-    return hardware.chip.neuron.shared_channels if layer.neuron.kind not in ("accumulate", "none") else 1
+    return hardware.chip.neuron.shared_channels if layer.neuron.fires else 1
 
 
 def has_bias_row(policy: MappingPolicy, layer: Layer) -> bool:

@@ -31,6 +31,7 @@ _KIND_LABELS = {
     "output": "output port",
     "pooling": "pooling units",
     "port": "tile ports",
+    "product_unit": "product units",
     "router": "NoC routers",
     "row_driver": "row drivers",
     "shift_add": "shift-and-add",

@@ -137,7 +137,7 @@ def limits(result: Result) -> tuple[str, ...]:
         "Timing is that of services, finite buffers and shared resources, one output position of a layer at a time. "
         "Nothing below that, such as settling inside a converter, is simulated in time.",
     ]
-    if not ((moved["class"] == "weights") & (moved["level"] != "tile_buffer")).any():
+    if not ((moved["class"] == "weights") & moved["level"].isin(("dram", "global_buffer", "noc"))).any():
         sentences.append(
             "Weights are on the crossbars before the run begins: writing them takes neither time nor energy here."
         )

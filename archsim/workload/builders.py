@@ -4,6 +4,7 @@ Without weights (`seed=None`) only shapes are known and activity is an assumptio
 a seed, weights are drawn so that spikes neither die out nor saturate; they have learnt nothing.
 All neurons are IF with threshold 1 and reset by subtraction, the last layer is a readout, pooling
 sums spikes (its factor is in the random weights). Batch norm is folded into weights: `fold_batch_norm`.
+A block of a transformer is in `attention`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from archsim.workload.attention import spikformer_block
 from archsim.workload.network import INPUT, Layer, Network, NeuronModel, Pool, Shape
 from archsim.workload.neurons import integrate_and_fire, no_neurons, readout
 
@@ -236,6 +238,7 @@ def _basic_block(stack: _Stack, name: str, before: str, channels: int, stride: i
 
 BUILDERS: dict[str, Callable[[], Network]] = {
     "resnet19-cifar10": resnet19,
+    "spikformer-block": spikformer_block,
     "vgg11-cifar10": vgg11,
     "vgg11-imagenet": lambda: vgg11("imagenet"),
     "vgg16-cifar10": vgg16,

@@ -1,7 +1,9 @@
 """What runs: the layer graph of a spiking network, as plain frozen data.
 
 A layer is what a chip computes as one unit: weights on crossbars, the neurons behind them, and
-the pooling of their spikes. Readers and builders produce a `Network`; nothing here touches files.
+the pooling of their spikes. A product layer has no weights: what another layer emits takes their
+place, timestep by timestep (attention; see `attention`). Readers and builders produce a `Network`;
+nothing here touches files.
 Axes are always (channel, height, width); a fully connected layer is a 1x1 convolution on a 1x1 map.
 """
 
@@ -62,10 +64,11 @@ class NeuronModel:
     `threshold` has no memory (decay 0): it fires where i >= v_threshold. `accumulate` is a readout: it
     integrates (and leaks, as LI does) and never fires; its potential is the network's output.
     `none` has no neurons at all: the layer's weighted sums join those of the layers that list it in `adds`.
+    `count` has none either: the sums of a product layer, whole numbers, go on to its readers as they are.
     Source: NIR primitives (Pedersen et al., Nature Communications 2024), discretised.
     """
 
-    kind: Literal["if", "lif", "threshold", "accumulate", "none"]
+    kind: Literal["if", "lif", "threshold", "accumulate", "none", "count"]
     decay: np.ndarray
     input_gain: np.ndarray
     v_threshold: np.ndarray
@@ -77,6 +80,16 @@ class NeuronModel:
     synapse_gain: np.ndarray | None = None
 
     @property
+    def fires(self) -> bool:
+        """Whether there are neurons that spike."""
+        return self.kind in ("if", "lif", "threshold")
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there are neurons, which keep a potential; `none` and `count` only pass sums on."""
+        return self.kind not in ("none", "count")
+
+    @property
     def state_words(self) -> int:
         """Values that a neuron keeps between timesteps: its potential, and its current where the synapse has one."""
         return 1 if self.synapse_decay is None else 2
@@ -86,13 +99,17 @@ class NeuronModel:
 class Layer:
     """Weights, neurons and pooling that belong together.
 
-    `weights` has shape (out_channel, in_channel, kernel_h, kernel_w); None for a network of which
-    only the shape is known. Pooling factors of the layers before are already folded in; the
-    neuron's `input_gain` is not.
+    `conv2d` and `linear` layers have weights, of shape (out_channel, in_channel, kernel_h, kernel_w); None
+    for a network of which only the shape is known. Pooling factors of the layers before are already
+    folded in; the neuron's `input_gain` is not.
+
+    `product` layers have none: in each timestep the whole frame that `operand` emits is the matrix that
+    every position of `source` is multiplied with, as a 1x1 convolution in `groups` (the heads of an attention)
+    would; see `operand_matrix`.
     """
 
     name: str
-    kind: Literal["conv2d", "linear"]
+    kind: Literal["conv2d", "linear", "product"]
     source: str
     """Name of the layer that feeds this one, or `input`."""
     in_shape: Shape
@@ -114,6 +131,11 @@ class Layer:
     """What joins the weighted sums before the neurons: layers without neurons (a shortcut's or recurrent
     weights), or layers whose spikes add as they are (an identity shortcut, one unit of input per spike, after
     their pooling). All have the shape of this layer's neurons. Readers give no bias to layers without neurons."""
+    operand: str | None = None
+    """Product layers: name of the layer whose frame of the same timestep takes the place of weights."""
+    transpose: bool = False
+    """Product layers: the operand's positions are outputs (queries times keys), instead of inputs (scores times
+    values)."""
 
     @property
     def conv_shape(self) -> Shape:
@@ -136,9 +158,14 @@ class Layer:
         return self.pool.sums(spikes) if self.pool else spikes
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of what the layer multiplies: its source, and the operand of a product layer."""
+        return (self.source,) if self.operand is None else (self.source, self.operand)
+
+    @property
     def n_neurons(self) -> int:
         """Neurons of the layer; a layer that only passes sums on has none."""
-        return 0 if self.neuron.kind == "none" else int(np.prod(self.conv_shape))
+        return int(np.prod(self.conv_shape)) if self.neuron.has_state else 0
 
     @property
     def full_weights(self) -> np.ndarray | None:
@@ -171,14 +198,52 @@ class Layer:
         return (outputs[1] - outputs[0]) * self.n_weights // self.out_channels
 
     @property
-    def n_weights(self) -> int:
-        """Weights of the layer, biases not counted."""
+    def n_synapses(self) -> int:
+        """Factors of one output position: the layer's weights, or the values of an operand's frame."""
         return self.out_channels * (self.in_shape[0] // self.groups) * self.kernel[0] * self.kernel[1]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the layer, biases not counted; product layers have none."""
+        return 0 if self.kind == "product" else self.n_synapses
+
+    def operand_matrix(self, frames: np.ndarray) -> np.ndarray:
+        """What takes the place of the weights of a product layer.
+
+        With `transpose`, output channel h * P + j is position j of head h: `w[h * P + j, c] = frame[h * C + c, j]`
+        for P positions and C channels of a head. Without it `w[d, j] = frame[d, j]`.
+
+        Args:
+            frames: What the operand emits, shape (..., channel, height, width).
+
+        Returns:
+            Matrices of the same dtype, shape (..., out_channel, in_channel / groups).
+
+        Source: Zhou et al., Spikformer, ICLR 2023 (arXiv 2209.15425): Q K^T V of its spiking self attention.
+        """
+        flat = frames.reshape(*frames.shape[:-2], -1)
+        if not self.transpose:
+            return flat
+        heads = flat.reshape(*flat.shape[:-2], self.groups, -1, flat.shape[-1])
+        return np.swapaxes(heads, -1, -2).reshape(*flat.shape[:-2], self.out_channels, -1)
+
+    def products(self, values: np.ndarray, operand: np.ndarray) -> np.ndarray:
+        """Exact sums of a product layer, int64, shape (..., out_channel, height, width).
+
+        Args:
+            values: Integers of the source, shape (..., channel, height, width).
+            operand: Integers of the operand, same leading axes.
+        """
+        leading, per_group = values.shape[:-3], self.out_channels // self.groups
+        matrix = self.operand_matrix(operand).reshape(*leading, self.groups, per_group, -1)
+        columns = values.reshape(*leading, self.groups, matrix.shape[-1], -1)
+        sums = np.rint(matrix.astype(np.float64) @ columns.astype(np.float64))  # exact below 2^53, and fast
+        return sums.astype(np.int64).reshape(*leading, *self.conv_shape)
 
 
 @dataclass(frozen=True)
 class Network:
-    """Layers in the order in which data flows: behind their source and what they add, delayed layers excepted.
+    """Layers in the order in which data flows: behind their sources and what they add, delayed layers excepted.
 
     The last layer is the network's output. A layer without neurons is added by exactly one other.
     A `linear` layer behind a map flattens it channel-major: its in_shape is (C * H * W, 1, 1).
@@ -190,8 +255,8 @@ class Network:
 
     @property
     def has_weights(self) -> bool:
-        """Whether every layer has its weights (else only shapes are known)."""
-        return all(layer.weights is not None for layer in self.layers)
+        """Whether every layer that needs weights has them (else only shapes are known)."""
+        return all(layer.weights is not None for layer in self.layers if layer.kind != "product")
 
     def layer(self, name: str) -> Layer:
         """The layer called `name`."""

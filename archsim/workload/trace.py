@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from archsim.errors import WorkloadError
+from archsim.workload.attention import require_products
 from archsim.workload.model import Recording, Workload, WorkloadSettings
 from archsim.workload.network import INPUT, Layer, Network, NeuronModel, Pool, Shape
 from archsim.workload.npz import read_npz
@@ -38,20 +39,22 @@ class _Model(BaseModel):
 
 class _LayerHeader(_Model):
     name: _NAME
-    kind: Literal["conv2d", "linear"]
+    kind: Literal["conv2d", "linear", "product"]
     source: _NAME
     in_shape: tuple[_SIZE, _SIZE, _SIZE]
     out_channels: _SIZE
     kernel: _PAIR
     stride: _PAIR
     padding: tuple[Annotated[int, Field(ge=0, le=4096)], Annotated[int, Field(ge=0, le=4096)]]
-    neuron: Literal["if", "lif", "threshold", "accumulate", "none"]
+    neuron: Literal["if", "lif", "threshold", "accumulate", "none", "count"]
     state_words: Literal[1, 2] = 1
     pool_kernel: _PAIR | None = None
     pool_stride: _PAIR | None = None
     groups: _SIZE = 1
     delayed: bool = False
     adds: tuple[_NAME, ...] = ()
+    operand: _NAME | None = None
+    transpose: bool = False
     has_bias: bool = False
     error_rel: float | None = None
 
@@ -170,6 +173,8 @@ def _layer_header(layer: Layer, recording: Recording) -> _LayerHeader:
         groups=layer.groups,
         delayed=layer.delayed,
         adds=layer.adds,
+        operand=layer.operand,
+        transpose=layer.transpose,
         has_bias=layer.bias is not None,
         error_rel=recording.errors_rel.get(layer.name),
     )
@@ -232,6 +237,8 @@ def _layer(path: Path, header: _LayerHeader, fan_out: np.ndarray | None) -> Laye
         groups=header.groups,
         delayed=header.delayed,
         adds=header.adds,
+        operand=header.operand,
+        transpose=header.transpose,
     )
     if min(layer.out_shape) < 1 or header.in_shape[0] % header.groups or header.out_channels % header.groups:
         raise WorkloadError(f"{path}: layer {header.name!r} has no valid shape ({layer.in_shape} to {layer.out_shape})")
@@ -265,6 +272,10 @@ def _check_graph(path: Path, network: Network) -> None:
         n_joins = sum(name in other.adds for other in network.layers)
         if layer.neuron.kind == "none" and n_joins != 1:
             raise WorkloadError(f"{path}: layer {name!r} has no neurons and joins {n_joins} layers; it must join one")
+    try:
+        require_products(network)
+    except WorkloadError as err:
+        raise WorkloadError(f"{path}: {err}") from err
 
 
 def _check_layer(path: Path, layer: Layer, source_shape: Shape) -> None:
@@ -275,7 +286,7 @@ def _check_layer(path: Path, layer: Layer, source_shape: Shape) -> None:
         raise WorkloadError(f"{path}: layer {layer.name!r} takes {layer.in_shape}; its source has {source_shape}")
     if layer.delayed and (layer.neuron.kind != "none" or layer.adds):
         raise WorkloadError(f"{path}: layer {layer.name!r} is delayed; it must have no neurons and add nothing")
-    if layer.n_weights > MAX_WEIGHTS or math.prod(layer.kernel) > MAX_KERNEL_POSITIONS:
+    if layer.n_synapses > MAX_WEIGHTS or math.prod(layer.kernel) > MAX_KERNEL_POSITIONS:
         raise WorkloadError(f"{path}: layer {layer.name!r} has {layer.n_weights} weights; more than can be mapped")
 
 
