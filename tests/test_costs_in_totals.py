@@ -18,8 +18,18 @@ from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network, NeuronModel, Pool
 
 HARDWARE = load_hardware(
-    "demo", {"tile.pe.crossbar.rows": 4, "tile.pe.crossbar.cols": 16, "tile.pe.crossbars": 2, "tile.pes": 2}
+    "demo",
+    {
+        "chip.tiles": 3,
+        "mapping.overflow": "reload",
+        "mapping.schedule": "tick_batched",
+        "tile.pe.crossbar.rows": 4,
+        "tile.pe.crossbar.cols": 16,
+        "tile.pe.crossbars": 2,
+        "tile.pes": 2,
+    },
 )
+"""Two rounds on tiles that do not hold all weights, which are therefore written during the run."""
 PLACES = {
     "tile_buffer": (".buffer",),
     "fetch": (".fetch",),
@@ -34,11 +44,10 @@ PLACES = {
     "v_mem": (".v_mem",),
     "pooling": (".pooling",),
     "router": (".east", ".west", ".north", ".south", ".eject"),
-    "global_buffer": ("input", "output"),
+    "global_buffer": ("input", "output", "global_buffer", "global_buffer.conv.read"),
 }
 """Ends of the paths of the parts whose actions an entry prices."""
 ENTRIES = [(component, action) for component, actions in ACTIONS.items() for action in actions]
-ENTRIES.remove(("crossbar", "write"))  # a chip that holds all weights is not programmed during a run
 ENTRIES = [entry for entry in ENTRIES if not entry[0].startswith(("mac", "product_unit"))]  # no layer is digital here
 SIZES = [
     (component, size)

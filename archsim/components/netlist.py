@@ -200,6 +200,13 @@ class Netlist:
         self.servers.append(Server(name, policy, list(lanes)))
         return self.servers[-1]
 
+    def parts(self) -> list[Server]:
+        """Servers of one name as one: a physical part may serve in different roles, never at the same time."""
+        merged: dict[str, Server] = {}
+        for server in self.servers:
+            merged.setdefault(server.name, Server(server.name, server.policy)).lanes += server.lanes
+        return list(merged.values())
+
     def lanes(self) -> list[Lane]:
         """All lanes, in the fixed order that trace arrays follow."""
         return [lane for server in self.servers for lane in server.lanes]

@@ -74,9 +74,12 @@ def _access_cycles(hardware: Hardware, bits: int, by_lanes: int) -> int:
 
 
 def current_actions(
-    hardware: Hardware, module: str, n_tokens: tuple[int, int], n_neurons: int
+    hardware: Hardware, module: str, block: str, n_tokens: tuple[int, int], n_neurons: int
 ) -> tuple[Action, Action]:
-    """Keep weighted sums in V_mem memory (tokens of the first timestep), and read them back (tokens of every one)."""
+    """Keep weighted sums in V_mem memory (tokens of the first timestep), and read them back (tokens of every one).
+
+    Each column block has ports of its own for both, parts that can be busy at the same time.
+    """
     bits = n_neurons * hardware.tile.accumulator.bits
     cycles = _access_cycles(hardware, bits, ceil_div(n_neurons, hardware.chip.neuron.lanes))
     access_ps = cycles_ps(cycles, hardware.chip.clock_mhz)
@@ -84,7 +87,7 @@ def current_actions(
     kept, read = (
         priced_action(
             hardware,
-            f"{module}.current",
+            f"{memory}.{block}.{port}",
             ("v_mem", name),
             number,
             duration_ps=access_ps,
@@ -92,9 +95,9 @@ def current_actions(
             bits=bits,
             movement=Movement(source, destination, "v_mem", _level(hardware)),
         )
-        for name, number, source, destination in (
-            ("write", n_tokens[0], path, memory),
-            ("read", n_tokens[1], memory, path),
+        for port, name, number, source, destination in (
+            ("keep", "write", n_tokens[0], path, memory),
+            ("current", "read", n_tokens[1], memory, path),
         )
     )
     return kept, read

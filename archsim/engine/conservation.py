@@ -1,6 +1,7 @@
 """Laws that every run must obey; a violation is a bug in the simulator and ends the run.
 
-Tokens in equal tokens out on every channel, a server serves one token at a time, a line buffer never
+Tokens in equal tokens out on every channel, a server serves one token at a time, a part with several
+servers is in one of them at a time, a line buffer never
 holds more than its capacity and no token is fetched before its input is there, the waiting that
 channels counted themselves equals the waiting in the trace (Little's law: the occupancy integral is
 the sum of all waits), and parts sum to totals.
@@ -30,6 +31,8 @@ def check_trace(netlist: Netlist, trace: ExecutionTrace) -> None:
         _check_server(server, [times[id(lane)] for lane in server.lanes])
         for lane in server.lanes:
             ends.add(lane, times[id(lane)])
+    for part in netlist.parts():
+        _check_part(part, [times[id(lane)] for lane in part.lanes])
     for index, channel in enumerate(netlist.channels):
         _check_channel(channel.name, ends, index, trace.channels[index].occupancy_integral_ps)
     for index, buffer in enumerate(netlist.buffers):
@@ -85,6 +88,17 @@ def _check_server(server: Server, traces: list[LaneTrace]) -> None:
     overlap = (start[order][1:] < leave[order][:-1]).any()
     if start.min() < 0 or (leave < start + service).any() or overlap or not in_order:
         raise SimulationError(f"{server.name}: services that start before 0, overlap, end too early or change order")
+
+
+def _check_part(part: Server, traces: list[LaneTrace]) -> None:
+    """Servers of one part never serve at the same time; what takes no time, such as a position passing by, may."""
+    start, leave = (
+        np.concatenate(times) for times in zip(*((one.start_ps, one.leave_ps) for one in traces), strict=True)
+    )
+    order = np.argsort(start[leave > start])
+    start, leave = start[leave > start][order], leave[leave > start][order]
+    if (start[1:] < leave[:-1]).any():
+        raise SimulationError(f"{part.name}: serves in two roles at once, such as two rounds")
 
 
 def _check_channel(name: str, ends: _Ends, index: int, counted_ps: int) -> None:

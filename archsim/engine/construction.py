@@ -48,8 +48,7 @@ class Construction:
         self.netlist = Netlist()
         self.emission = Emission(mapping, activity)
         self.transport = Transport(mapping, self.netlist)
-        self.stored_bits: dict[int, int] = {}
-        """Bits that the input buffer of each tile holds."""
+        self._stored_bits: dict[tuple[int, int], int] = {}
         self._shared: dict[str, Server] = {}
         self._global_buffer_bits = 0
 
@@ -63,9 +62,13 @@ class Construction:
             self._shared[name] = self.netlist.server(name, "shared")
         return self._shared[name]
 
-    def store(self, tile: int, bits: int) -> None:
-        """Take room in the input buffer of a tile."""
-        self.stored_bits[tile] = self.stored_bits.get(tile, 0) + bits
+    def store(self, tile: int, number: int, bits: int) -> None:
+        """Take room in the input buffer of a tile, in one of the rounds that share it."""
+        self._stored_bits[tile, number] = self._stored_bits.get((tile, number), 0) + bits
+
+    def stored_bits(self, tile: int) -> int:
+        """Bits that the input buffer of a tile must hold, in any round."""
+        return max((bits for (at, _), bits in self._stored_bits.items() if at == tile), default=0)
 
     def require_global_buffer(self, bits: int) -> None:
         """Take room for frames in the global buffer: the network's input, and whatever is staged.

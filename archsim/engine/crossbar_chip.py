@@ -13,13 +13,14 @@ import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
 from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac
-from archsim.components.netlist import Action, ComponentInfo, Netlist, Target
+from archsim.components.netlist import Action, ComponentInfo, LineBuffer, Netlist, Target
 from archsim.engine import geometry, neurons
 from archsim.engine.construction import Construction
 from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
 from archsim.engine.neurons import add_neurons
+from archsim.engine.rounds import Rounds
 from archsim.engine.staging import Staging, together
 from archsim.engine.streaming import add_running_sum, emits, passing_by
 from archsim.engine.transport import Arrival, Stream
@@ -56,7 +57,8 @@ class _Builder:
         self.build = Construction(mapping, activity)
         self.netlist = self.build.netlist
         self.intake = Intake(self.build)
-        self.staging = Staging(self.build, self.intake)
+        self.rounds = Rounds(self.build)
+        self.staging = Staging(self.build, self.intake, self.rounds)
 
     def build_all(self) -> Netlist:
         for view in [view for layer in self.mapping.layers for view in layer.views]:
@@ -66,6 +68,7 @@ class _Builder:
             reads = None if layer.is_digital else self._reads(layer)
             for view in layer.views:
                 self._add_layer(view, reads)
+        self.rounds.connect()
         self.netlist.components = self._parts()
         return self.netlist
 
@@ -106,18 +109,23 @@ class _Builder:
 
     def _add_input_ports(self) -> None:
         """The input port, and further ones for readers of the input that cannot share it; see `staging.together`."""
-        readers = self.mapping.consumers(INPUT)
-        streaming = [item for item in readers if not geometry.is_staged(self.mapping, item)]
-        groups = [group for group in (streaming, *together([i for i in readers if i not in streaming])) if group]
-        channels, height, width = self.mapping.network.input_shape
+        mapping, readers = self.mapping, self.mapping.consumers(INPUT)
+        channels, height, width = mapping.network.input_shape
         bits = channels * max(self.build.emission.input_bits(layer) for layer in readers)
-        kept = geometry.staged_frames(self.mapping, self.activity.n_timesteps) if len(groups) > 1 else 1
+        n_ports = 0
+        for number in range(mapping.n_rounds):
+            mine = [item.in_round(number) for item in readers if number in item.rounds]
+            streaming = [item for item in mine if not geometry.is_staged(mapping, item)]
+            groups = [group for group in (streaming, *together([i for i in mine if i not in streaming])) if group]
+            for group in groups:
+                name = INPUT if group == groups[0] else f"global_buffer.{INPUT}.read.{group[0].layer.name}"
+                self._add_input_port(name, group, bits)
+            n_ports += len(groups)
+        kept = geometry.staged_frames(mapping, self.activity.n_timesteps) if n_ports > 1 else 1
         self.build.require_global_buffer(kept * bits * height * width)
-        for group in groups:
-            name = INPUT if group == groups[0] else f"global_buffer.{INPUT}.read.{group[0].layer.name}"
-            self._add_input_port(name, group, bits)
 
     def _add_input_port(self, name: str, readers: list[LayerMapping], bits: int) -> None:
+        """A port that reads the input for layers in one round."""
         build, frames = self.build, self.build.read_frames(readers[0])
         _, height, width = self.mapping.network.input_shape
         positions = height * width
@@ -127,6 +135,13 @@ class _Builder:
         outbox = build.channel(f"{name}.out")
         action = chip_ports.stage_read_action(self.hardware, name, "inputs", n_tokens, bits)
         lane = stream.lane((action,), output=outbox)
+        if self.rounds.number > 1:
+            index, tokens = len(self.netlist.buffers), np.arange(n_tokens)
+            covers = (self.rounds.opened(frames, positions),)
+            buffer = LineBuffer(f"global_buffer.{INPUT}", INPUT, n_tokens, 1, 1, tokens, tokens, covers)
+            self.netlist.buffers.append(buffer)
+            self.rounds.opens(readers[0].rounds[0], Target("buffer", index))
+            lane.reader, lane.release_after = (index, 0), 1
         if name == INPUT:
             self.netlist.input_lanes.append(lane)
         self.netlist.server(name, "private", lane)
@@ -136,7 +151,7 @@ class _Builder:
     # One layer: PEs or digital units to neurons
 
     def _add_layer(self, layer: LayerMapping, reads: ReadActivity | None) -> None:
-        joins = [self._add_block(layer, block, reads) for block in range(len(layer.col_blocks))]
+        joins = {block: self._add_block(layer, block, reads) for block in layer.blocks}
         readers: dict[int, int] = {}
         stages: dict[tuple[int, int, int], Stages] = {}
         for pe in layer.pes:
@@ -257,6 +272,7 @@ class _Builder:
         summed = output if reads.number == tokens.number else build.channel(f"{pe.path}.positions")
         lane = build.layer_lane(f"{pe.path}.htree", layer, (action,), reads, inputs=(outbox,), output=summed)
         build.shared(f"{tile}.htree").lanes.append(lane)
+        self.rounds.sends_sums(pe.round, lane)
         if summed != output:
             add_running_sum(build, layer, pe, summed, output)
         if home == pe.tile:
@@ -331,7 +347,7 @@ class _Builder:
         parts: list[ComponentInfo] = []
         v_mem_bits = geometry.v_mem_bits(self.mapping)
         for tile in range(self.mapping.n_tiles):
-            bits = (self.build.stored_bits.get(tile, 0), v_mem_bits.get(tile, 0))
+            bits = (self.build.stored_bits(tile), v_mem_bits.get(tile, 0))
             parts += [
                 ComponentInfo(f"tile{tile}.{part.path}", part.kind, part.area_um2, part.leakage_mw)
                 for part in rollup.tile_parts(self.hardware, *bits)
@@ -355,7 +371,7 @@ class _Builder:
                 if action.component not in known:
                     known.add(action.component)
                     kind = "link" if action.component.startswith("noc.") else "port"
-                    kind = "v_mem" if action.component.endswith(".current") else kind
+                    kind = "v_mem" if action.component.endswith((".keep", ".current")) else kind
                     parts.append(ComponentInfo(action.component, kind, 0.0, 0.0))
         return parts
 

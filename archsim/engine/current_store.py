@@ -27,7 +27,7 @@ def add_current_store(build: Construction, layer: LayerMapping, block: int, inbo
     index, target = len(netlist.buffers), Target("buffer", len(netlist.buffers))
     netlist.buffers.append(LineBuffer(f"{path}.{name}.current", layer.layer.name, once, 1, 1, need, last_use))
     of_first, of_all = build.tokens(layer, build.first_frames), build.tokens(layer, build.every_frame)
-    write, read = neuron.current_actions(hardware, module, (of_first.number, of_all.number), last - first)
+    write, read = neuron.current_actions(hardware, module, name, (of_first.number, of_all.number), last - first)
     lane = build.layer_lane(f"{name}.keep", layer, (write,), of_first, inputs=(inbox,))
     lane.wires, lane.reserves = (Wire(target, 0),), (target,)
     netlist.server(f"{path}.{name}.keep", "shared", lane)

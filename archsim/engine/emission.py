@@ -8,7 +8,7 @@ positions they serve.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class Emission:
 
     def covers(self, layer: LayerMapping, sources: list[Source]) -> tuple[np.ndarray | None, ...]:
         """What each source has covered after 0, 1, 2, ... deliveries: all of its positions before its next one."""
-        return tuple(self._covered_by(layer.views[source.copy], source.block) for source in sources)
+        return tuple(self._covered_by(replace(layer, copy=source.copy), source.block) for source in sources)
 
     def _covered_by(self, layer: LayerMapping, block: int) -> np.ndarray | None:
         sent = self.sent(layer, block)

@@ -158,8 +158,11 @@ def join_capacity(mapping: Mapping, layer: LayerMapping, joining: str) -> int:
 
 
 def v_mem_bits(mapping: Mapping) -> dict[int, int]:
-    """Bits of neuron state that each tile stores, of the neurons of its column blocks; or the chip (`CHIP`)."""
-    bits: dict[int, int] = {}
+    """Bits of neuron state that each tile stores, of the neurons of its column blocks; or the chip (`CHIP`).
+
+    Neurons of different rounds share the memory one after the other if a round computes all timesteps at once.
+    """
+    bits: dict[tuple[int, int], int] = {}
     for layer in mapping.layers:
         if not layer.layer.neuron.has_state:
             continue
@@ -168,11 +171,14 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
         shared = shared_channels(mapping.hardware, layer.layer)
         for view in layer.views:
             n_positions = len(copy_tokens(view))
-            for block, (first, last) in enumerate(layer.col_blocks):
+            for block in view.blocks:
+                first, last = layer.col_blocks[block]
                 home = CHIP if has_chip_neurons(mapping.hardware, layer.layer) else view.home_tile(block)
                 per_position = ceil_div(last - first, shared) * word_bits + (last - first) * kept_bits
-                bits[home] = bits.get(home, 0) + n_positions * per_position
-    return bits
+                key = (home, view.rounds[0])
+                bits[key] = bits.get(key, 0) + n_positions * per_position
+    together = max if mapping.hardware.mapping.schedule == "tick_batched" else sum
+    return {tile: together(n for (at, _), n in bits.items() if at == tile) for tile, _ in bits}
 
 
 def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:

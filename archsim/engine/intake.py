@@ -32,19 +32,19 @@ class Intake:
     def __init__(self, build: Construction) -> None:
         self.build = build
         self.mapping = build.mapping
-        self._buffers: dict[tuple[str, int, int], int] = {}
-        self._fed_by: dict[tuple[str, str, Source], list[tuple[int, int, int]]] = {}
-        """What a source of a layer, by its name, feeds: tile, line buffer, number of the source there."""
+        self._buffers: dict[tuple[str, int, int, int], int] = {}
+        self._fed_by: dict[tuple[str, int, str, Source], list[tuple[int, int, int]]] = {}
+        """What a source of a layer, by its name, feeds in a round: tile, line buffer, number of the source there."""
         self._skip_slots: dict[tuple[str, int, str], int] = {}
 
     def add(self, layer: LayerMapping) -> None:
-        """Add the buffers of one copy of a layer."""
+        """Add the buffers of one view of a layer."""
         self._add_line_buffers(layer)
         self._add_skip_buffers(layer)
 
     def buffer(self, layer: LayerMapping, tile: int) -> int:
-        """Line buffer of a copy of a layer in a tile."""
-        return self._buffers[layer.layer.name, layer.copy, tile]
+        """Line buffer of one view of a layer in a tile."""
+        return self._buffers[layer.layer.name, layer.rounds[0], layer.copy, tile]
 
     def skip_slots(self, layer: LayerMapping, block: int) -> list[int]:
         """Channels in which what joins a column block waits, in the order of `Layer.adds`."""
@@ -54,8 +54,9 @@ class Intake:
         """Line buffers of all copies of a layer that take a stream from one source."""
         store = self._store_action(stream)
         return [
-            self._stored(store, tile, Target("buffer", buffer, number))
-            for tile, buffer, number in self._fed_by.get((layer.layer.name, stream.layer, source), [])
+            self._stored(store, tile, Target("buffer", buffer, place))
+            for number in layer.rounds
+            for tile, buffer, place in self._fed_by.get((layer.layer.name, number, stream.layer, source), [])
         ]
 
     def joining(self, layer: LayerMapping, block: int, stream: Stream) -> Arrival:
@@ -72,17 +73,17 @@ class Intake:
             feeds = self._feeds(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)
             covers = tuple(self._covers(layer, feed) for feed in feeds)
-            name = layer.layer.name
-            self._buffers[name, layer.copy, tile] = len(build.netlist.buffers)
-            for number, feed in enumerate(feeds):
-                fed = self._fed_by.setdefault((name, feed.name, feed.source), [])
-                fed.append((tile, len(build.netlist.buffers), number))
+            name, number = layer.layer.name, layer.rounds[0]
+            self._buffers[name, number, layer.copy, tile] = len(build.netlist.buffers)
+            for place, feed in enumerate(feeds):
+                fed = self._fed_by.setdefault((name, number, feed.name, feed.source), [])
+                fed.append((tile, len(build.netlist.buffers), place))
             build.netlist.buffers.append(
                 LineBuffer(f"tile{tile}.buffer", name, capacity, len(feeds), n_readers, need, last_use, covers)
             )
             sources, operands = ([feed for feed in feeds if feed.is_operand == is_one] for is_one in (False, True))
-            build.store(tile, capacity * self._channels(layer, sources) * build.emission.input_bits(layer))
-            build.store(tile, capacity * self._channels(layer, operands) * build.emission.operand_bits(layer))
+            build.store(tile, number, capacity * self._channels(layer, sources) * build.emission.input_bits(layer))
+            build.store(tile, number, capacity * self._channels(layer, operands) * build.emission.operand_bits(layer))
 
     def _add_skip_buffers(self, layer: LayerMapping) -> None:
         """Slots at the layer's home tiles for what joins its sums."""
@@ -90,11 +91,11 @@ class Intake:
         for joining in layer.layer.adds:
             capacity = geometry.join_capacity(self.mapping, layer, joining)
             value_bits = build.emission.output_bits(self.mapping.layer(joining))
-            for block, (first, last) in enumerate(layer.col_blocks):
-                home = layer.home_tile(block)
+            for block in layer.blocks:
+                (first, last), home = layer.col_blocks[block], layer.home_tile(block)
                 name = f"tile{home}.{layer.layer.name}.block{block}.{joining}"
                 self._skip_slots[layer.layer.name, block, joining] = build.netlist.channel(name, capacity)
-                build.store(home, capacity * (last - first) * value_bits)
+                build.store(home, layer.rounds[0], capacity * (last - first) * value_bits)
 
     def _feeds(self, layer: LayerMapping, tile: int) -> list[_Feed]:
         """Who sends what a tile needs: its source, then the operand of a product."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from archsim.activity import Activity
+from archsim.components import programming
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, simpy_execution, tables
@@ -95,6 +96,7 @@ def build_result(
     notes = (
         *activity.notes,
         *_unusual_notes(mapping),
+        *_round_notes(mapping),
         *_clip_notes(activity),
         *_energy_notes(mapping, activity),
     )
@@ -119,6 +121,14 @@ _UNITS = {
     "product_unit": "by a digital product unit",
     "pe": "on crossbars that are rewritten",
 }
+
+
+def _round_notes(mapping: Mapping) -> list[str]:
+    """How often crossbars are written during the run, where the chip does not hold all weights."""
+    if mapping.n_rounds == 1:
+        return []
+    often = "sample" if mapping.hardware.mapping.schedule == "tick_batched" else "timestep"
+    return [f"the chip does not hold all weights: crossbars are written in {mapping.n_rounds} rounds per {often}"]
 
 
 def _unusual_notes(mapping: Mapping) -> list[str]:
@@ -147,10 +157,11 @@ def _clip_notes(activity: Activity) -> list[str]:
 
 
 def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
-    """Latency of every sample: first service of the input port to last leave of the output port."""
+    """Latency of every sample: first service of the input port, or first fetch of weights, to last leave of the output
+    port."""
     first = np.full(n_samples, np.iinfo(np.int64).max)
     last = np.zeros(n_samples, np.int64)
-    entering, leaving = log.rows_of("input"), log.rows_of("output")
+    entering, leaving = log.rows_of("input") | log.rows_of(programming.PORT), log.rows_of("output")
     np.minimum.at(first, log["sample"][entering], log["start_ps"][entering])
     np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
     return last - first

@@ -1,7 +1,8 @@
 """Whole frames that wait in the global buffer between layers, and the ports that read them back.
 
-Layers that only read share one port and its multicast. What joins other data has ports of its own, one for what it
-reads and one for each block that it adds: a port that fed a join and what the join waits for would wait for itself.
+Layers that only read share one port and its multicast. What joins other data, or multiplies it, has ports of its own,
+one for what it reads and one for each block that it adds: a port that fed both a join and what the join waits for
+would wait for itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from archsim.engine import geometry
 from archsim.engine.construction import Construction
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
+from archsim.engine.rounds import Rounds
 from archsim.engine.transport import Arrival, Stream
 from archsim.eventlog import DataClass
 from archsim.mapping import LayerMapping
@@ -25,11 +27,12 @@ from archsim.mapping.placement import IO_NODE
 class Staging:
     """Frames of all layers whose readers do not take a stream."""
 
-    def __init__(self, build: Construction, intake: Intake) -> None:
+    def __init__(self, build: Construction, intake: Intake, rounds: Rounds) -> None:
         self.build = build
         self.mapping = build.mapping
         self.intake = intake
-        self._stages: dict[str, int] = {}
+        self.rounds = rounds
+        self._stages: dict[str, list[int]] = {}
 
     def arrivals(self, layer: LayerMapping, block: int, stream: Stream) -> list[Arrival]:
         """Where a column block's frames wait for staged readers; the ports that read them come with the first block."""
@@ -42,7 +45,8 @@ class Staging:
             self.build.hardware, name, stream.data_class, stream.n_tokens, stream.bits
         )
         source = block * layer.n_copies + layer.copy
-        return [Arrival(IO_NODE, Target("buffer", self._stages[name], source), (write,))]
+        targets = [Target("buffer", index, source) for index in self._stages[name]]
+        return [Arrival(IO_NODE, target, (write,) if target == targets[0] else ()) for target in targets]
 
     def _readers(self, name: str) -> list[LayerMapping]:
         return [item for item in self.mapping.consumers(name) if geometry.is_staged(self.mapping, item)]
@@ -50,33 +54,52 @@ class Staging:
     def _joiners(self, name: str) -> list[LayerMapping]:
         return [item for item in self.mapping.joiners(name) if geometry.is_staged(self.mapping, item)]
 
-    def _add_stage(self, layer: LayerMapping) -> int:
-        build, mapping, name = self.build, self.mapping, layer.layer.name
+    def _add_stage(self, layer: LayerMapping) -> list[int]:
+        """Add a layer's frames with the ports that read them: one buffer, seen by each round that reads from it."""
+        build, name = self.build, layer.layer.name
         channels, height, width = layer.layer.out_shape
-        groups, joiners = together(self._readers(name)), self._joiners(name)
-        joins = [(item, block) for item in joiners for block in range(len(item.col_blocks))]
-        n_tokens = build.n_frames * height * width
-        batch = geometry.staged_frames(mapping, build.activity.n_timesteps) * height * width
+        batch = geometry.staged_frames(self.mapping, build.activity.n_timesteps) * height * width
         build.require_global_buffer(channels * build.emission.output_bits(layer) * batch)
-        tokens = np.arange(n_tokens, dtype=np.int64)
-        sources = [Source(block, copy) for block in range(len(layer.col_blocks)) for copy in range(layer.n_copies)]
-        index = len(build.netlist.buffers)
-        build.netlist.buffers.append(
-            LineBuffer(
-                f"global_buffer.{name}",
-                name,
+        readers, joiners = self._readers(name), self._joiners(name)
+        numbers = sorted({number for item in (*readers, *joiners) for number in item.rounds})
+        return [
+            self._add_view(
+                layer,
                 batch,
-                len(sources),
-                len(groups) + len(joins),
-                (tokens // batch + 1) * batch - 1,
-                tokens,
-                build.emission.covers(mapping.layer(name), sources),
+                number,
+                [item.in_round(number) for item in readers if number in item.rounds],
+                [item.in_round(number) for item in joiners if number in item.rounds],
             )
+            for number in numbers
+        ]
+
+    def _add_view(
+        self,
+        layer: LayerMapping,
+        batch: int,
+        number: int,
+        readers: list[LayerMapping],
+        joiners: list[LayerMapping],
+    ) -> int:
+        """Frames of a layer, `batch` positions at a time, as its readers and joiners in one round see them."""
+        build, name = self.build, layer.layer.name
+        channels, height, width = layer.layer.out_shape
+        groups, joins = together(readers), [(item, block) for item in joiners for block in item.blocks]
+        tokens = np.arange(build.n_frames * height * width, dtype=np.int64)
+        sources = [Source(block, copy) for block in range(len(layer.col_blocks)) for copy in range(layer.n_copies)]
+        covers = build.emission.covers(self.mapping.layer(name), sources)
+        index = len(build.netlist.buffers)
+        if self.rounds.number > 1:
+            self.rounds.opens(number, Target("buffer", index, len(covers)))
+            covers = (*covers, self.rounds.opened(build.every_frame, height * width))
+        need, n_ports = (tokens // batch + 1) * batch - 1, len(groups) + len(joins)
+        build.netlist.buffers.append(
+            LineBuffer(f"global_buffer.{name}", name, batch, len(covers), n_ports, need, tokens, covers)
         )
         for reader, group in enumerate(groups):
             suffix = "" if group == groups[0] else f".{group[0].layer.name}"
-            readers = ", ".join(item.layer.name for item in group)
-            stream = self._stream(layer, f"global_buffer.{name}.read{suffix}", readers, (0, channels))
+            destination = ", ".join(item.layer.name for item in group)
+            stream = self._stream(layer, f"global_buffer.{name}.read{suffix}", destination, (0, channels))
             arrivals = [arrival for item in group for arrival in self.intake.arrivals(item, Source(0, 0), stream)]
             self._add_port((index, reader), stream, arrivals)
         for reader, (item, block) in enumerate(joins, len(groups)):
@@ -105,6 +128,6 @@ class Staging:
 
 
 def together(readers: Sequence[LayerMapping]) -> list[list[LayerMapping]]:
-    """Readers that can share a port; those that join other data or read what came before have one of their own."""
-    sharing = [item for item in readers if not item.layer.adds and not item.layer.delayed]
+    """Readers that can share a port; those that wait for other data or read what came before have one of their own."""
+    sharing = [item for item in readers if not (item.layer.adds or item.layer.operand or item.layer.delayed)]
     return [group for group in (sharing, *([item] for item in readers if item not in sharing)) if group]

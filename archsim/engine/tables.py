@@ -171,9 +171,9 @@ def _states(netlist: Netlist, trace: ExecutionTrace) -> dict[str, np.ndarray]:
     codes = {part.path: code for code, part in enumerate(netlist.components)}
     totals = {state: np.zeros(len(codes), np.int64) for state in ("busy_ps", "blocked_ps", "starved_ps", "idle_ps")}
     totals["idle_ps"] += trace.end_ps
-    times = iter(trace.lanes)
-    for server in netlist.servers:
-        for component, spent in _server_states(server, [next(times) for _ in server.lanes]).items():
+    times = dict(zip(map(id, netlist.lanes()), trace.lanes, strict=True))
+    for server in netlist.parts():
+        for component, spent in _server_states(server, [times[id(lane)] for lane in server.lanes]).items():
             for state, amount in zip(("busy_ps", "blocked_ps", "starved_ps"), spent, strict=True):
                 totals[state][codes[component]] += amount
                 totals["idle_ps"][codes[component]] -= amount
@@ -187,8 +187,9 @@ def _server_states(server: Server, traces: list[LaneTrace]) -> dict[str, tuple[i
     cause = np.concatenate([times.start_cause for times in traces])
     order = np.lexsort((leave, start))
     start, leave, cause = start[order], leave[order], cause[order]
-    gaps = start[1:] - leave[:-1]
-    waits_for_slot = cause[1:] == CREDIT
+    takes_time = leave > start
+    gaps = start[takes_time][1:] - leave[takes_time][:-1]
+    waits_for_slot = cause[takes_time][1:] == CREDIT
     blocked_between, starved_between = int(gaps[waits_for_slot].sum()), int(gaps[~waits_for_slot].sum())
     states = {}
     for component in dict.fromkeys(action.component for lane in server.lanes for action in lane.actions):

@@ -377,8 +377,9 @@ class MappingPolicy(Part):
     """`false`: a tile holds PEs of one layer; `true`: a layer goes on where the one before ended."""
     placement: Literal["snake", "traffic"] = "snake"
     """`snake`: tiles in order of layers, row by row; `traffic`: tiles swapped until bits x hops falls no further."""
-    overflow: Literal["error"] = "error"
-    """`error`: weights that do not fit are an error that says how much is missing."""
+    overflow: Literal["error", "reload"] = "error"
+    """Weights that do not fit: an `error` that says how much is missing, or the layers take turns on the tiles, which
+    are written anew for every round (`reload`; it needs a schedule that stages frames)."""
     bias: Literal["digital", "row"] = "digital"
     """`digital`: biases are added before the neuron update; `row`: cells of one more row hold them, driven with input
     bit 0 of every token and quantised with the weights' scale, so larger ones are clipped and counted."""

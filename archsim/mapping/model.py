@@ -34,6 +34,8 @@ class PePlace:
     pe: int
     copy: int = 0
     unit: Unit = "pe"
+    round: int = 0
+    """When it is this PE's turn to hold these weights, where several share it in time (mapping.overflow: reload)."""
 
     @property
     def path(self) -> str:
@@ -62,16 +64,36 @@ class LayerMapping:
 
     @cached_property
     def views(self) -> tuple[LayerMapping, ...]:
-        """The copies, each with its own PEs only."""
+        """The copies, round by round, each with its own PEs only."""
+        parts = sorted({(pe.round, pe.copy) for pe in self.pes})
         return tuple(
-            replace(self, pes=tuple(pe for pe in self.pes if pe.copy == copy), copy=copy)
-            for copy in range(self.n_copies)
+            replace(self, pes=tuple(pe for pe in self.pes if (pe.round, pe.copy) == part), copy=part[1])
+            for part in parts
         )
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Rounds in which the layer has PEs, ascending."""
+        return tuple(sorted({pe.round for pe in self.pes}))
+
+    def in_round(self, number: int) -> LayerMapping:
+        """The layer with its PEs of one round only."""
+        return replace(self, pes=tuple(pe for pe in self.pes if pe.round == number))
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Column blocks that have PEs; all of them unless this is the layer in one of several rounds."""
+        return tuple(sorted({pe.col_block for pe in self.pes}))
 
     @property
     def is_digital(self) -> bool:
         """Whether MAC units or a product unit compute the layer instead of crossbars."""
         return self.pes[0].unit != "pe"
+
+    @property
+    def has_weights_in_cells(self) -> bool:
+        """Whether crossbars hold weights of the layer, not an operand that is computed."""
+        return not self.is_digital and self.layer.kind != "product"
 
     @property
     def n_pes(self) -> int:
@@ -148,14 +170,23 @@ class Mapping:
     """Whether the workload is known to have the same input at every timestep; asked for digital first layers only."""
 
     @property
+    def n_rounds(self) -> int:
+        """Turns in which the layers use the tiles; 1 where the chip holds all weights."""
+        return 1 + max(layer.rounds[-1] for layer in self.layers)
+
+    @property
     def n_crossbars(self) -> int:
-        """Crossbars that hold weights."""
-        return sum(layer.n_crossbars for layer in self.layers)
+        """Crossbars that hold weights, in any round."""
+        most: dict[str, int] = {}
+        for layer in self.layers:
+            for pe in layer.pes:
+                most[pe.path] = max(most.get(pe.path, 0), len(layer.row_blocks[pe.row_block]))
+        return sum(most.values())
 
     @property
     def n_pes(self) -> int:
-        """PEs that hold weights."""
-        return sum(layer.n_pes for layer in self.layers)
+        """PEs that hold weights, in any round."""
+        return len({pe.path for layer in self.layers if not layer.is_digital for pe in layer.pes})
 
     @property
     def n_tiles_used(self) -> int:
@@ -164,10 +195,13 @@ class Mapping:
 
     @property
     def cell_utilisation(self) -> float:
-        """Cells that hold a slice of a weight, bias or operand, as a fraction of those of crossbars in use, if any."""
-        crossbar = self.hardware.tile.pe.crossbar
+        """Cells that hold a slice of a weight, bias or operand, as a fraction of those of crossbars in use, if any.
+
+        With several rounds, of the crossbars of all rounds.
+        """
+        crossbar, in_use = self.hardware.tile.pe.crossbar, sum(layer.n_crossbars for layer in self.layers)
         used = sum(item.n_stored * item.n_copies * cols_per_value(self.hardware, item.layer) for item in self.layers)
-        return used / max(self.n_crossbars * crossbar.rows * crossbar.cols, 1)
+        return used / max(in_use * crossbar.rows * crossbar.cols, 1)
 
     def layer(self, name: str) -> LayerMapping:
         """The mapping of the layer called `name`."""

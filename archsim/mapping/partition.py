@@ -22,6 +22,7 @@ from archsim.mapping.bias import add_bias_rows
 from archsim.mapping.combinations import check_combinations
 from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment, Unit
 from archsim.mapping.placement import PLACEMENTS, snake
+from archsim.mapping.rounds import fold
 from archsim.mapping.rules import channels_per_crossbar, has_bias_row, is_digital, over_map, streamed_map
 from archsim.units import ceil_div
 from archsim.workload.attention import require_products
@@ -33,7 +34,7 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     """Put every layer of a network on crossbars, PEs, tiles and mesh nodes.
 
     A tile holds one layer unless `mapping.share_tiles`. All row blocks of a column block share a tile
-    when they fit in one.
+    when they fit in one. What does not fit waits for a later round if `mapping.overflow` is reload.
 
     Raises:
         MappingError: Options exclude each other, or tiles or mesh nodes are missing; the message says how many.
@@ -46,8 +47,10 @@ def map_network(hardware: Hardware, workload: Workload | Network) -> Mapping:
     layers = _place(hardware, network, replication.copies(hardware, network, _n_tiles))
     n_needed = _tiles_of(layers)
     n_tiles = n_needed if hardware.chip.tiles == "auto" else hardware.chip.tiles
-    if n_needed > n_tiles:
+    if n_needed > n_tiles and hardware.mapping.overflow == "error":
         raise MappingError(_shortage(hardware, network, layers, n_tiles))
+    if n_needed > n_tiles:
+        layers = fold(hardware, network, layers, n_tiles)
     width, height = _mesh_size(hardware, n_tiles)
     is_static = False
     if hardware.mapping.first_layer == "digital" and isinstance(workload, Workload):
@@ -200,7 +203,8 @@ def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], 
         f"{needed - n_tiles} too few. "
         f"Layer '{culprit.layer.name}' ({culprit.layer.n_weights} weights, {culprit.n_crossbars} crossbars, "
         f"{culprit.n_pes} PEs) is the first that does not fit.\n"
-        f"Raise chip.tiles to {needed} or set chip.tiles: auto."
+        f"Raise chip.tiles to {needed}, set chip.tiles: auto, or set mapping.overflow: reload with "
+        "mapping.schedule: tick_batched."
     )
 
 

@@ -44,7 +44,8 @@ def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
         _, height, width = layer.layer.out_shape
         sum_bits = layer.layer.conv_shape[1] * layer.layer.conv_shape[2] * mapping.hardware.tile.accumulator.bits
         for view in layer.views:
-            for block, (first, last) in enumerate(layer.col_blocks):
+            for block in view.blocks:
+                first, last = layer.col_blocks[block]
                 home, n = view.home_tile(block), (last - first) / layer.n_copies
                 _add(bits, [(pe.tile, home) for pe in view.pes_of(block) if pe.tile != home], n * sum_bits)
                 if has_chip_neurons(mapping.hardware, layer.layer):

@@ -43,10 +43,14 @@ def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
             str(item.n_crossbars),
             str(item.n_pes),
             ", ".join(map(str, item.tiles)),
+            *([", ".join(map(str, item.rounds))] if mapping.n_rounds > 1 else []),
         )
         for item in mapping.layers
     ]
-    columns = ("layer", "kind", "input", "neurons", "weights", "row x col blocks", "crossbars", "PEs", "tiles")
+    columns: tuple[str, ...] = ("layer", "kind", "input", "neurons", "weights", "row x col blocks", "crossbars")
+    columns += ("PEs", "tiles", "rounds") if mapping.n_rounds > 1 else ("PEs", "tiles")
+    batch = "sample" if mapping.hardware.mapping.schedule == "tick_batched" else "timestep"
+    rounds = [("rounds", f"{mapping.n_rounds}, each written once per {batch}")] if mapping.n_rounds > 1 else []
     yield Sheet(f"Mapping of {mapping.network.name} on {mapping.hardware.name}", columns, rows)
     yield Sheet(
         "What the network uses",
@@ -57,6 +61,7 @@ def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
             ("tiles used / on chip", f"{mapping.n_tiles_used} / {mapping.n_tiles}"),
             ("mesh", f"{mapping.mesh_width} x {mapping.mesh_height}"),
             ("cell utilisation", f"{mapping.cell_utilisation:.1%}"),
+            *rounds,
         ],
     )
 
