@@ -9,7 +9,7 @@ run: .venv/.installed
 	$(BIN)/archsim run
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

@@ -13,7 +13,10 @@ from test_traces import files_that_differ
 from test_traces import run as cli
 from torch.nn import functional
 
-from archsim.analog.product import InputFormat, LayerGeometry, calibrate_ranges, fit_gains, hardware_sums, program_layer
+from archsim.analog.calibration import calibrate_ranges, fit_gains
+from archsim.analog.layer import InputFormat, LayerGeometry
+from archsim.analog.product import hardware_sums
+from archsim.analog.programming import program_layer
 from archsim.engine.simulation import simulate_activity
 from archsim.errors import MappingError
 from archsim.hardware.reader import load_hardware

@@ -16,7 +16,7 @@ from test_traces import run as cli
 from archsim.analog import arrays
 from archsim.analog.arrays import driver_factors
 from archsim.analog.devices import ChipSeed
-from archsim.analog.product import InputFormat
+from archsim.analog.layer import InputFormat
 from archsim.analog.wires import effective_conductance
 from archsim.api import infer, load_hardware, map_network, record, simulate
 from archsim.engine.simulation import simulate_activity

@@ -10,7 +10,10 @@ import torch
 from torch.nn import functional
 
 from archsim.activity import read_activity
-from archsim.analog.product import InputFormat, LayerGeometry, calibrate_ranges, fit_gains, hardware_sums, program_layer
+from archsim.analog.calibration import calibrate_ranges, fit_gains
+from archsim.analog.layer import InputFormat, LayerGeometry
+from archsim.analog.product import hardware_sums
+from archsim.analog.programming import program_layer
 from archsim.errors import WorkloadError
 from archsim.hardware.models import Adc, Chip, Crossbar, Hardware, MappingPolicy, Neuron, Pe, Tile
 from archsim.hardware.reader import load_hardware

@@ -11,7 +11,10 @@ import torch
 from test_inference import chip, pairs_of
 from torch.nn import functional
 
-from archsim.analog.product import InputFormat, LayerGeometry, calibrate_ranges, hardware_sums, program_layer
+from archsim.analog.calibration import calibrate_ranges
+from archsim.analog.layer import InputFormat, LayerGeometry
+from archsim.analog.product import hardware_sums
+from archsim.analog.programming import program_layer
 from archsim.components.netlist import Target
 from archsim.engine import geometry
 from archsim.errors import MappingError, SimulationError

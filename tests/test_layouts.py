@@ -13,7 +13,10 @@ import torch
 from test_inference import pairs_of
 from torch.nn import functional
 
-from archsim.analog.product import InputFormat, LayerGeometry, calibrate_ranges, hardware_sums, program_layer
+from archsim.analog.calibration import calibrate_ranges
+from archsim.analog.layer import InputFormat, LayerGeometry
+from archsim.analog.product import hardware_sums
+from archsim.analog.programming import program_layer
 from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.simpy_execution import execute

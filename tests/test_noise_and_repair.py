@@ -22,8 +22,10 @@ from test_nonideal_layers import (
 )
 
 from archsim import infer, load_hardware, load_workload, map_network
+from archsim.analog.calibration import calibrate_ranges, fit_gains
 from archsim.analog.converters import AdcErrors, quantize_columns
-from archsim.analog.product import InputFormat, calibrate_ranges, fit_gains, hardware_sums
+from archsim.analog.layer import InputFormat
+from archsim.analog.product import hardware_sums
 from archsim.analog.wires import effective_conductance
 from archsim.inference.chip import program, run_layer, without_gains
 from archsim.inference.flow import Arrived

@@ -13,7 +13,8 @@ from test_inference import chip, conv
 
 from archsim.analog import arrays
 from archsim.analog.devices import ChipSeed
-from archsim.analog.product import InputFormat, hardware_sums, read_power_w
+from archsim.analog.layer import InputFormat
+from archsim.analog.product import hardware_sums, read_power_w
 from archsim.hardware.models import Hardware
 from archsim.inference.chip import program
 from archsim.mapping import map_network

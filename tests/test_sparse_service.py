@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from test_inference import chip as values_chip
 
 from archsim.activity import Activity, LayerActivity, read_activity
-from archsim.analog.product import InputFormat, LayerGeometry, calibrate_ranges, program_layer
+from archsim.analog.calibration import calibrate_ranges
+from archsim.analog.layer import InputFormat, LayerGeometry
+from archsim.analog.programming import program_layer
 from archsim.components import adc
 from archsim.errors import ConfigError
 from archsim.hardware.reader import load_hardware

@@ -16,7 +16,9 @@ from test_traces import run as cli
 from torch.nn import functional
 
 from archsim.activity import Activity, LayerActivity
-from archsim.analog.product import InputFormat, calibrate_ranges, hardware_sums, read_power_w
+from archsim.analog.calibration import calibrate_ranges
+from archsim.analog.layer import InputFormat
+from archsim.analog.product import hardware_sums, read_power_w
 from archsim.engine import geometry
 from archsim.hardware.reader import load_hardware
 from archsim.inference import infer

@@ -13,21 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from archsim.analog.arrays import Progress
+from archsim.analog.calibration import calibrate_ranges, fit_gains
 from archsim.analog.devices import ChipSeed
 from archsim.analog.digital import DigitalLayer, digital_sums, program_digital
+from archsim.analog.layer import DEFAULT_CHIP, InputFormat, LayerGeometry, ProgrammedLayer
 from archsim.analog.neurons import potential_full_scale
-from archsim.analog.product import (
-    DEFAULT_CHIP,
-    InputFormat,
-    LayerGeometry,
-    ProgrammedLayer,
-    calibrate_ranges,
-    fit_gains,
-    hardware_sums,
-    program_layer,
-    program_operand,
-    read_power_w,
-)
+from archsim.analog.product import hardware_sums, read_power_w
+from archsim.analog.programming import program_layer, program_operand
 from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network

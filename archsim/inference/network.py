@@ -16,7 +16,7 @@ from torch import Tensor
 
 from archsim.activity import Accuracy, Activity, ChipAccuracy, LayerActivity
 from archsim.analog.devices import ChipSeed
-from archsim.analog.product import InputFormat, ProgrammedLayer
+from archsim.analog.layer import InputFormat, ProgrammedLayer
 from archsim.errors import WorkloadError
 from archsim.inference.chip import (
     ChipLayer,
