@@ -194,8 +194,15 @@ class Growth:
             LineBuffer(f"buffer{index}", "layer", capacity, len(inputs), n_readers, need, last_use, tuple(covers))
         )
         for reader in range(n_readers):
-            lane = self.private(n_out, reader=(index, reader), output=self.channel(), emit=self.mask(n_out))
-            lane.release_after = int(self.rng.integers(0, len(lane.actions) + 1))
+            parts = {"reader": (index, reader), "output": self.channel(), "emit": self.mask(n_out)}
+            if self.rng.random() < 0.3:
+                self.used["shared reader"] += 1
+                lane = self.lane(n_out, **parts)
+                lane.release_after = len(lane.actions)
+                self.server().lanes.append(lane)
+            else:
+                lane = self.private(n_out, **parts)
+                lane.release_after = int(self.rng.integers(0, len(lane.actions) + 1))
             self.open(lane)
         self.used["buffer"] += 1
 

@@ -19,9 +19,9 @@ def output_action(hardware: Hardware, n_tokens: int, bits: int | np.ndarray) -> 
 def stage_write_action(
     hardware: Hardware, name: str, data_class: DataClass, n_tokens: int, bits: int | np.ndarray
 ) -> Action:
-    """Stage one position of one column block; the ejection port sets the pace, so it takes no time of its own."""
+    """Stage one position of one column block."""
     movement = Movement(name, "global_buffer", data_class, "global_buffer")
-    return priced_action(hardware, "global_buffer", ("global_buffer", "write"), n_tokens, bits=bits, movement=movement)
+    return _access(hardware, "global_buffer", "write", n_tokens, bits, movement)
 
 
 def stage_read_action(hardware: Hardware, name: str, data_class: DataClass, n_tokens: int, bits: int) -> Action:

@@ -95,7 +95,7 @@ class Lane:
     inputs: tuple[int, ...] = ()
     reader: tuple[int, int] | None = None
     release_after: int = 0
-    """Actions after which a reader gives its line-buffer positions free."""
+    """Actions after which a reader gives its line-buffer positions free; all of them on a shared server."""
     output: int | None = None
     wires: tuple[Wire, ...] = ()
     reserves: tuple[Target, ...] = ()
@@ -225,8 +225,11 @@ def require_executable(netlist: Netlist) -> None:
         if server.policy == "private" and len(server.lanes) != 1:
             raise SimulationError(f"{server.name}: a private server has {len(server.lanes)} lanes; it must have one")
         for lane in server.lanes:
-            if server.policy == "shared" and lane.reader:
-                raise SimulationError(f"{lane.name}: a shared server cannot read a line buffer; use a private one")
+            if server.policy == "shared" and lane.reader and lane.release_after < len(lane.actions):
+                raise SimulationError(
+                    f"{lane.name}: a shared server gives positions of a line buffer free when its service ends; "
+                    f"release_after is {lane.release_after} of {len(lane.actions)} actions; use a private server"
+                )
             if server.policy == "private" and (lane.wires or lane.reserves):
                 raise SimulationError(
                     f"{lane.name}: a private server has one channel behind it and no wires; use a shared one"

@@ -260,6 +260,8 @@ class SharedServer:
                     send(sent)
                 port.n_sent += 1
             yield env.timeout(port.service_ps[port.next])
+            if port.reader and port.lane.reader:
+                port.reader.release(port.lane.reader[1])
             if emits and port.output is not None:
                 port.output.push(sent)
             port.log_leave(SERVER)

@@ -14,7 +14,7 @@ import numpy as np
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
 from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac
 from archsim.components.netlist import Action, ComponentInfo, LineBuffer, Netlist, Target
-from archsim.engine import geometry, neurons
+from archsim.engine import geometry, global_buffer, neurons
 from archsim.engine.construction import Construction
 from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
@@ -132,19 +132,18 @@ class _Builder:
         destination = ", ".join(layer.layer.name for layer in readers)
         n_tokens = frames.number * positions
         stream = Stream(name, INPUT, positions, frames.steps, n_tokens, bits, "inputs", name, destination)
-        outbox = build.channel(f"{name}.out")
         action = chip_ports.stage_read_action(self.hardware, name, "inputs", n_tokens, bits)
-        lane = stream.lane((action,), output=outbox)
+        reader = None
         if self.rounds.number > 1:
             index, tokens = len(self.netlist.buffers), np.arange(n_tokens)
             covers = (self.rounds.opened(frames, positions),)
             buffer = LineBuffer(f"global_buffer.{INPUT}", INPUT, n_tokens, 1, 1, tokens, tokens, covers)
             self.netlist.buffers.append(buffer)
             self.rounds.opens(readers[0].rounds[0], Target("buffer", index))
-            lane.reader, lane.release_after = (index, 0), 1
+            reader = (index, 0)
+        lane, outbox = global_buffer.add_read(build, stream, action, reader)
         if name == INPUT:
             self.netlist.input_lanes.append(lane)
-        self.netlist.server(name, "private", lane)
         arrivals = [arrival for layer in readers for arrival in self.intake.arrivals(layer, Source(0, 0), stream)]
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
@@ -334,12 +333,10 @@ class _Builder:
         streamed = [item for item in joiners if not geometry.is_staged(self.mapping, item)]
         arrivals += [self.intake.joining(item, block, stream) for item in streamed]
         if is_output:
-            inbox = build.channel(f"output.{stream.name}")
             action = chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits)
-            lane = stream.lane((action,), inputs=(inbox,))
+            lane, target = global_buffer.add_write(build, stream, action)
             self.netlist.output_lanes.append(lane)
-            build.shared("output").lanes.append(lane)
-            arrivals.append(Arrival(IO_NODE, Target("channel", inbox)))
+            arrivals.append(Arrival(IO_NODE, target))
         build.transport.send(stream, outbox, neurons.origin(self.mapping, layer, block), arrivals)
 
     def _parts(self) -> list[ComponentInfo]:

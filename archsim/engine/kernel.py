@@ -396,6 +396,8 @@ def _end_shared(m: Machine, number: int) -> None:
     lane = m.lanes[number]
     server = m.servers[lane.server]
     token = lane.n_started - 1
+    if lane.buffer != NONE:
+        _release(m, lane.buffer, lane.reader)
     if lane.output != NONE and (lane.emit == NONE or m.emits[lane.emit + token]):
         _push(m, lane.output)
     m.leave_ps[lane.tokens + token] = m.clock[0].now_ps

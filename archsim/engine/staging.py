@@ -13,7 +13,7 @@ import numpy as np
 
 from archsim.components import chip_ports
 from archsim.components.netlist import LineBuffer, Target
-from archsim.engine import geometry
+from archsim.engine import geometry, global_buffer
 from archsim.engine.construction import Construction
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
@@ -45,8 +45,9 @@ class Staging:
             self.build.hardware, name, stream.data_class, stream.n_tokens, stream.bits
         )
         source = block * layer.n_copies + layer.copy
-        targets = [Target("buffer", index, source) for index in self._stages[name]]
-        return [Arrival(IO_NODE, target, (write,) if target == targets[0] else ()) for target in targets]
+        targets = tuple(Target("buffer", index, source) for index in self._stages[name])
+        _, target = global_buffer.add_write(self.build, stream, write, targets)
+        return [Arrival(IO_NODE, target)]
 
     def _readers(self, name: str) -> list[LayerMapping]:
         return [item for item in self.mapping.consumers(name) if geometry.is_staged(self.mapping, item)]
@@ -118,12 +119,9 @@ class Staging:
 
     def _add_port(self, reader: tuple[int, int], stream: Stream, arrivals: list[Arrival]) -> None:
         build = self.build
-        outbox = build.channel(f"{stream.name}.out")
         bits = int(stream.bits)
         action = chip_ports.stage_read_action(build.hardware, stream.name, stream.data_class, stream.n_tokens, bits)
-        lane = stream.lane((action,), output=outbox)
-        lane.reader, lane.release_after = reader, 1
-        build.netlist.server(stream.name, "private", lane)
+        _, outbox = global_buffer.add_read(build, stream, action, reader)
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
 

@@ -223,7 +223,10 @@ def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
     peaks: dict[str, int] = {}
     for server in netlist.servers:
         waiting = max((trace.channels[index].peak for lane in server.lanes for index in lane.inputs), default=0)
-        component = server.name if server.name in paths else server.lanes[0].actions[0].component
+        acting = [action.component for lane in server.lanes for action in lane.actions]
+        if not acting:
+            continue
+        component = server.name if server.name in paths else acting[0]
         peaks[component] = max(peaks.get(component, 0), waiting)
     return peaks
 
