@@ -2,7 +2,7 @@
 
 Reads of the network's input and of staged frames, staged writes and outputs are lanes of one port. What has waited
 longest goes first: a write since it came, a staged position since its frame is complete, an input position since the
-one before it was read.
+reading of the one before it began.
 """
 
 from __future__ import annotations
