@@ -132,7 +132,25 @@ def test_activity_from_elsewhere_takes_the_library_and_says_so(kind, workload):
         f"read energy of a, b, c is the cost library's, not the circuit's (v_read_v): the activity is {kind}, "
         "so this chip's crossbars were not solved"
     )
-    assert not [note for note in simulate(load_hardware("demo", without), workload).notes if "v_read_v" in note]
+    notes = simulate(load_hardware("demo", without), workload).notes
+    assert not [note for note in notes if "v_read_v" in note]
+    assert notes[-1] == f"the activity is {kind}: spikes and accuracy are not those of these cells"
+
+
+def test_what_is_not_ideal_is_noted():
+    notes = list(simulate(load_hardware("demo", SPREAD), small_workload()).notes)
+    assert notes[1:5] == [
+        "cells: rram-20k-200k: 20000 ohm on, 200000 ohm off, d2d_sigma_rel 0.3",
+        "source of cells: SpikeSim (arXiv 2210.12899) released code: base resistance about 20 kOhm, off 200 kOhm; "
+        "changed: d2d_sigma_rel",
+        "wires: driver 300 ohm, row wire per cell 8 ohm, column wire per cell 5 ohm, sense input 200 ohm, "
+        "rows driven with 0.2 V",
+        "chips differ, and accuracy is that of one chip; more of them (--chips) show the spread",
+    ]
+    assert not any("chip" in note for note in simulate(load_hardware("demo", CIRCUIT), small_workload()).notes[1:])
+    assert not any("cells" in note for note in simulate(load_hardware("demo"), small_workload()).notes)
+    converters = simulate(load_hardware("demo", {"tile.pe.adc.offset_sigma_lsb": 0.5}), small_workload()).notes
+    assert converters[1] == "ADC errors: offset_sigma_lsb 0.5"
 
 
 # Monte Carlo

@@ -17,6 +17,7 @@ from archsim.errors import ConfigError
 from archsim.hardware.devices import PRESETS, Device, DevicePhysics
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
+from archsim.hardware.words import analog_rows
 from archsim.shipped import shipped_folder
 from archsim.yamlfile import dump_model
 
@@ -328,6 +329,50 @@ def test_keys_take_the_place_of_the_presets_values():
 def test_it_is_known_whether_chips_differ(keys, differ):
     given_ohms = {} if {"levels_us", "preset"} & set(keys) else ON_OFF
     assert Device(**given_ohms, **keys).physics.draws_chips is differ
+
+
+# Words
+
+
+IDEAL_WORDS = "ideal: a cell delivers its level, and wires have no resistance"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        ({}, {"cells": IDEAL_WORDS}),
+        ({"adc.inl_lsb": 0.5, "adc.noise_sigma_lsb": 0.25},
+         {"cells": IDEAL_WORDS, "ADC errors": "inl_lsb 0.5, noise_sigma_lsb 0.25"}),
+        (
+            {
+                "crossbar.device.preset": "rram-mnsim", "crossbar.device.d2d_sigma_rel": 0.1,
+                "crossbar.device.stuck_on_fraction": 0.0, "crossbar.r_driver_ohm": 1000, "crossbar.r_wire_row_ohm": 2.5,
+                "crossbar.v_read_v": 0.2, "crossbar.drive": "both_sides",
+            },
+            {
+                "cells": "rram-mnsim: 10000 ohm on, 1e+06 ohm off, d2d_sigma_rel 0.1, stuck_off_fraction 0.001",
+                "source of cells": "MNSIM 2.0 SimConfig: 10 kOhm, 1 MOhm, variation 1 %, stuck-at faults "
+                                   "0.1 % + 0.1 %; changed: d2d_sigma_rel, stuck_on_fraction",
+                "wires": "driver 1000 ohm, row wire per cell 2.5 ohm, rows driven at both ends, rows driven with 0.2 V",
+            },
+        ),
+        (
+            {"crossbar.device.levels_us": [2.0, 5.0, 10.0], "crossbar.device.levels_sigma_us": [0.1, 0.1, 0.2],
+             "crossbar.driver_sigma_rel": 0.01, "crossbar.r_sense_ohm": 50, "crossbar.sense": "both_sides"},
+            {"cells": "as given: 100000 ohm on, 500000 ohm off, 3 measured levels with their spreads",
+             "wires": "sense input 50 ohm, columns sensed at both ends, driver voltages spread by 0.01"},
+        ),
+        (
+            {"crossbar.device.preset": "rram-milo-2021"},
+            {"cells": "rram-milo-2021: 4444.44 ohm on, 20000 ohm off, programming_error polynomial, "
+                      "programming_sigma_us [4.782, -0.009107]",
+             "source of cells": "Milo et al., IRPS 2021, as in CrossSim: 50 to 225 uS, error polynomial"},
+        ),
+    ],
+)  # fmt: skip
+def test_cells_wires_and_converters_are_said_in_words(overrides, rows):
+    changes = {f"tile.pe.{key}": value for key, value in overrides.items()}
+    assert dict(analog_rows(load_hardware("demo", changes))) == rows
 
 
 # Keys that make no sense

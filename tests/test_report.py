@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 from tiny_result import tiny_result
@@ -147,6 +149,48 @@ def test_report_and_terminal_show_the_same_headline():
         assert f'<th scope="row">{name}</th><td class="figure">{value}</td>' in page
         assert name in printed
         assert value in printed
+
+
+def several_chips() -> Result:
+    """Three chips, and layers with a non-ideality factor."""
+    raw, calibrated = [0.8, 0.9, 0.85], [0.95, 0.96, 0.97]
+    figures = {"accuracy_raw": 0.85, "accuracy_raw_std": 0.05, "accuracy_calibrated": 0.96}
+    figures |= {"accuracy_raw_p05": 0.805, "accuracy_raw_p50": 0.85, "accuracy_raw_p95": 0.895, "n_chips": 3}
+    figures |= {"accuracy_calibrated_std": 0.01, "accuracy_calibrated_p05": 0.951}
+    figures |= {"accuracy_calibrated_p50": 0.96, "accuracy_calibrated_p95": 0.969}
+    result = tiny_result(**figures)
+    chips = pd.DataFrame({"chip": [0, 1, 2], "accuracy_raw": raw, "accuracy_calibrated": calibrated})
+    return replace(result, chips=chips, layers=result.layers.assign(nf=[0.123, None]))
+
+
+def test_several_chips_are_shown_with_their_spread():
+    result = several_chips()
+    assert dict(headline_rows(result.summary))["Accuracy, raw"] == "85.0 % of 200 samples, mean of 3 chips ± 5.0 points"
+    assert "96.0 % of 200 samples, mean of 3 chips ± 1.0 points" in terminal_text(result)
+    page = render_report(result)
+    assert "Raw and calibrated are means over 3 chips, each with cells of its own." in page
+    assert 'aria-label="Accuracy over 3 chips"' in page
+    raw = "".join(
+        f'<td class="n">{x}</td>' for x in ("85.0 %", "5.0 points", "80.0 %", "80.5 %", "85.0 %", "89.5 %", "90.0 %")
+    )
+    assert f'<tr><th scope="row">raw</th>{raw}</tr>' in page
+
+
+def test_one_chip_has_no_spread():
+    assert "chips" not in dict(headline_rows(tiny_result().summary))["Accuracy, raw"]
+    assert "Accuracy over" not in render_report(tiny_result())
+
+
+def test_non_ideality_is_shown_where_there_is_any():
+    page, printed = render_report(several_chips()), terminal_text(several_chips())
+    assert "12.3 %" in printed
+    assert "NF" in printed
+    assert '<th scope="col" class="n">NF</th>' in page
+    assert "Copies of a layer share one draw of cells" in page
+    ideal = render_report(tiny_result())
+    assert "non-ideality factor" not in ideal
+    assert "Copies of a layer" not in ideal
+    assert "NF" not in terminal_text(tiny_result())
 
 
 def test_terminal_shows_layers_and_leaves_markup_alone():

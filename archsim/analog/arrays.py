@@ -154,7 +154,8 @@ def effective_cells(
     physics = hardware.tile.pe.crossbar.device.physics
     if physics.is_ideal:
         return EffectiveCells(levels)
-    chip = chip if _draws(hardware) else ChipSeed()  # what is kept must not depend on who asked first
+    # What is kept must not depend on who asked first.
+    chip = chip if hardware.tile.pe.crossbar.differs_from_chip_to_chip else ChipSeed()
     key = _key(levels, places, hardware, chip, name, write)
     found = _cache.get(key)
     if found is None:
@@ -233,12 +234,6 @@ def _solve(
         nf=float(torch.cat(shortfalls).mean()),
         exact=tuple(exact),
     )
-
-
-def _draws(hardware: Hardware) -> bool:
-    """Whether two chips differ."""
-    crossbar = hardware.tile.pe.crossbar
-    return crossbar.device.physics.draws_chips or crossbar.driver_sigma_rel > 0
 
 
 def _batches(places: Sequence[ArrayPlace], hardware: Hardware, name: str) -> Iterator[_Batch]:

@@ -21,6 +21,7 @@ from archsim.engine.log import build_log
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
+from archsim.hardware.words import analog_rows
 from archsim.mapping import Mapping
 from archsim.result import FORMAT_VERSION, Result
 from archsim.version import VERSION
@@ -95,6 +96,7 @@ def build_result(
     config = _resolved_config(mapping.hardware, workload)
     notes = (
         *activity.notes,
+        *_cell_notes(mapping, activity),
         *_unusual_notes(mapping),
         *_round_notes(mapping),
         *_clip_notes(activity),
@@ -102,6 +104,20 @@ def build_result(
     )
     chips = tables.chip_table(activity.accuracy)
     return Result(summary, components, layers, movement, log, config, chips, notes)
+
+
+def _cell_notes(mapping: Mapping, activity: Activity) -> list[str]:
+    """What cells, wires and converters are where they are not ideal, and whose accuracy is shown."""
+    pe = mapping.hardware.tile.pe
+    rows = dict(analog_rows(mapping.hardware))
+    if pe.crossbar.device.physics.is_ideal:
+        rows.pop("cells")
+    notes = [f"{part}: {words}" for part, words in rows.items()]
+    if notes and activity.kind != "inferred":
+        return [*notes, f"the activity is {activity.kind}: spikes and accuracy are not those of these cells"]
+    if pe.differs_from_chip_to_chip and activity.accuracy.raw is not None and len(activity.accuracy.chips) < 2:
+        notes.append("chips differ, and accuracy is that of one chip; more of them (--chips) show the spread")
+    return notes
 
 
 def _energy_notes(mapping: Mapping, activity: Activity) -> list[str]:

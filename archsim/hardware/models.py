@@ -196,6 +196,11 @@ class Crossbar(Part):
             self._check_drive(physics)
         return self
 
+    @property
+    def differs_from_chip_to_chip(self) -> bool:
+        """Whether cells or drivers are drawn for every chip."""
+        return self.device.physics.draws_chips or self.driver_sigma_rel > 0
+
     def _check_drive(self, physics: DevicePhysics) -> None:
         """Nonlinear devices need a voltage within the range of their curve, whatever a driver adds to it."""
         v0_v = physics.nonlinearity_v0_v
@@ -311,6 +316,12 @@ class Pe(Part):
                 f"set adc.early_stop: false, or leave {wanting[0]} ideal"
             )
         return self
+
+    @property
+    def differs_from_chip_to_chip(self) -> bool:
+        """Whether anything in a PE is drawn for every chip."""
+        drawn = (self.adc.inl_lsb, self.adc.offset_sigma_lsb, self.adc.gain_sigma_rel, self.adc.noise_sigma_lsb)
+        return self.crossbar.differs_from_chip_to_chip or any(drawn)
 
     @property
     def adcs_per_bank(self) -> int:

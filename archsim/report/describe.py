@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from archsim.hardware import rollup
 from archsim.hardware.costs import Entry
 from archsim.hardware.models import Hardware
+from archsim.hardware.words import analog_rows
 from archsim.mapping import Mapping
 from archsim.units import format_area, format_number
 
@@ -83,6 +84,7 @@ def _hierarchy(hardware: Hardware) -> Sheet:
         ("ADC", f"{pe.adcs_per_bank} x {pe.adc_banks} bank(s) of {adc.bits} bit, {adc.cols_per_adc} columns each, "
                 f"range {adc.range} per {adc.range_scope}{', stops early' if adc.early_stop else ''}"),
     ]  # fmt: skip
+    rows += analog_rows(hardware)
     if hardware.mapping.first_layer == "digital":
         rows.append(("MAC unit", f"{tile.mac.lanes} lanes, one unit per column block of a first layer"))
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)

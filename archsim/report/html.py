@@ -48,6 +48,7 @@ def render_report(result: Result) -> str:
             verdict=text_sections.verdict(result),
             headline=headline,
             accuracy=text_sections.accuracy(summary),
+            chips=text_sections.chips(result),
             energy_layer=energy_sections.energy_by_layer(result),
             energy_kind=energy_sections.energy_by_kind(result),
             latency=time_sections.latency_by_layer(result),

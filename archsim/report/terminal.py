@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from archsim.report.text import DASH, is_missing, percent, plain, share, shorten
+from archsim.report.text import DASH, is_missing, percent, plain, points, share, shorten
 from archsim.result import Result
 from archsim.units import format_area, format_energy, format_number, format_time
 
@@ -57,7 +57,9 @@ def _layer_table(result: Result) -> Table:
 
     table = Table(title="Layers", title_justify="left")
     table.add_column("layer", overflow="fold")
-    for name in ("first start", "last leave", "energy", "reads", "skipped", "spikes", "error"):
+    has_nf = bool(result.layers["nf"].notna().any())
+    numbers = ("first start", "last leave", "energy", "reads", "skipped", "spikes", "error")
+    for name in (*numbers, "NF") if has_nf else numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for layer in result.layers.to_dict("records"):
         cells = (
@@ -69,7 +71,7 @@ def _layer_table(result: Result) -> Table:
             format_number(int(layer["spikes_out"])),
             percent(layer["error_rel"]),
         )
-        table.add_row(Text(shorten(layer["layer"], 32)), *cells)
+        table.add_row(Text(shorten(layer["layer"], 32)), *cells, *([percent(layer["nf"])] if has_nf else []))
     return table
 
 
@@ -118,8 +120,11 @@ def _synaptic_ops(summary: Summary) -> str:
 
 def _accuracy(key: str) -> Callable[[Summary], str]:
     def text(summary: Summary) -> str:
-        value = summary.get(key)
-        return DASH if is_missing(value) else f"{percent(value)} of {summary['n_accuracy_samples']} samples"
+        value, std = summary.get(key), summary.get(f"{key}_std")
+        if is_missing(value):
+            return DASH
+        over_chips = "" if is_missing(std) else f", mean of {summary['n_chips']} chips ± {points(std)}"
+        return f"{percent(value)} of {summary['n_accuracy_samples']} samples{over_chips}"
 
     return text
 

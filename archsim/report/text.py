@@ -107,6 +107,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return f"{value:.{digits}f} %" if value not in (0.0, 100.0) else f"{value:.0f} %"
 
 
+def points(fraction: float | None, digits: int = 1) -> str:
+    """A difference of fractions in percentage points."""
+    return DASH if is_missing(fraction) else f"{100.0 * float(fraction or 0.0):.{digits}f} points"
+
+
 def share(part: float, whole: float, digits: int = 1) -> str:
     """`part` of `whole` as percent; a dash where there is no whole."""
     return percent(part / whole, digits) if whole else DASH

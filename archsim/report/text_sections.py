@@ -17,6 +17,7 @@ from archsim.report.text import (
     kind_label,
     percent,
     plain,
+    points,
     share,
     shorten,
 )
@@ -72,16 +73,37 @@ def accuracy(summary: Mapping[str, Any]) -> tuple[str, ...]:
     if calibrated is not None:
         of_chip += f", and {percent(calibrated)} with digital gains after the converters (calibrated)"
     error = math.sqrt(best * (1 - best) / n_samples)
+    n_chips = summary.get("n_chips") or 1
+    several = (
+        () if n_chips < 2 else (f"Raw and calibrated are means over {n_chips} chips, each with cells of its own.",)
+    )
     return (
         f"Of {n_samples} test samples the network in floating point gets {percent(ideal)} right (ideal); {of_chip}.",
         f"The chip changes accuracy by {100 * (best - ideal):+.1f} percentage points. One figure from {n_samples} "
         f"samples has a standard error of {100 * error:.1f} points.",
+        *several,
     )
+
+
+def chips(result: Result) -> Table | None:
+    """How accuracy spreads from chip to chip; None with less than two chips."""
+    kinds = [kind for kind in ("raw", "calibrated") if not is_missing(result.summary.get(f"accuracy_{kind}_std"))]
+    rows = []
+    for kind in kinds:
+        each, of = result.chips[f"accuracy_{kind}"].dropna(), f"accuracy_{kind}"
+        figures = (result.summary[f"{of}_{name}"] for name in ("p05", "p50", "p95"))
+        values = (each.min(), *figures, each.max())
+        rows.append(
+            (kind, percent(result.summary[of]), points(result.summary[f"{of}_std"]), *(percent(x) for x in values))
+        )
+    head = ("accuracy", "mean", "standard deviation", "worst chip", "5 %", "median", "95 %", "best chip")
+    return Table(f"Accuracy over {result.summary['n_chips']} chips", head, tuple(rows)) if rows else None
 
 
 def layers(result: Result) -> Table:
     """Size and work of every layer."""
     rows = []
+    has_nf = bool(result.layers["nf"].notna().any())
     for layer in result.layers.to_dict("records"):
         reads, skipped = int(layer["crossbar_reads"]), int(layer["skipped_reads"])
         counts = ("n_neurons", "n_crossbars", "n_pes", "n_tiles", "spikes_in", "spikes_out")
@@ -95,11 +117,12 @@ def layers(result: Result) -> Table:
                 share(skipped, reads + skipped),
                 format_number(int(layer["adc_conversions"])),
                 percent(layer["error_rel"]),
+                *((percent(layer["nf"]),) if has_nf else ()),
             )
         )
     sizes = ("neurons", "crossbars", "PEs", "tiles")
     work = ("spikes in", "spikes out", "silent", "crossbar reads", "reads skipped", "ADC conversions", "relative error")
-    head = ("layer", "kind", *sizes, *work)
+    head = ("layer", "kind", *sizes, *work, *(("NF",) if has_nf else ()))
     return Table("Size and work of every layer", head, tuple(rows), n_text=2)
 
 
@@ -140,6 +163,12 @@ def limits(result: Result) -> tuple[str, ...]:
     if not ((moved["class"] == "weights") & moved["level"].isin(("dram", "global_buffer", "noc"))).any():
         sentences.append(
             "Weights are on the crossbars before the run begins: writing them takes neither time nor energy here."
+        )
+    if result.layers["nf"].notna().any():
+        sentences.append(
+            "Crossbars are solved as circuits, those of linear cells once per programming. Copies of a layer share one "
+            "draw of cells; read noise and bent cells are averaged over reads with a fifth of the rows driven; where "
+            "stages overlap, columns are sampled and held while rows are no longer driven."
         )
     if not (moved["level"] == "dram").any():
         sentences.append("Nothing comes from or goes to a DRAM in this run; the host and its link are not included.")
