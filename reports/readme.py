@@ -17,7 +17,8 @@ from rich.console import Console
 
 import archsim
 from archsim.analysis import breakdown
-from archsim.report.terminal import print_result
+from archsim.report.terminal import headline_rows, print_result
+from archsim.report.text import percent
 from archsim.result import Result
 from archsim.validation import spikesim
 
@@ -26,6 +27,17 @@ README = ROOT / "README.md"
 PICTURE = ROOT / "reports" / "digits-cnn" / "energy_by_layer.svg"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 """Okabe and Ito's palette, legible for colour-blind readers."""
+CELLS = {
+    "tile.pe.crossbar.device.preset": "rram-20k-200k",
+    "tile.pe.crossbar.device.d2d_sigma_rel": 0.1,
+    "tile.pe.crossbar.r_driver_ohm": 200,
+    "tile.pe.crossbar.r_wire_row_ohm": 2.5,
+    "tile.pe.crossbar.r_wire_col_ohm": 2.5,
+    "tile.pe.crossbar.signed": "differential",
+    "mapping.calibration": "batch_norm",
+}
+"""What the README's non-ideal chip changes."""
+N_CHIPS = 5
 VALIDATED = (
     "PE cycle, k = 3",
     "PE cycle, nine crossbars digitised",
@@ -42,6 +54,7 @@ def main(arguments: list[str]) -> int:
     result = archsim.simulate(archsim.load_hardware("spikesim-rram-64"), archsim.load_workload("digits-cnn"))
     current = README.read_text(encoding="utf-8")
     text = _between(current, "example", f"```\n{_terminal(result)}\n```")
+    text = _between(text, "chips", _chips())
     text = _between(text, "validate", _validation_table())
     picture = _picture(result)
     if "--check" in arguments:
@@ -63,6 +76,19 @@ def _terminal(result: Result) -> str:
     out = io.StringIO()
     print_result(result, Console(file=out, width=110))
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _chips() -> str:
+    """The command of a non-ideal chip, its accuracy and the non-ideality factors of its layers."""
+    hardware, workload = archsim.load_hardware("spikesim-rram-64", CELLS), archsim.load_workload("digits-cnn")
+    result = archsim.simulate(hardware, workload, chips=N_CHIPS)
+    changes = [f"--set {key}={value}" for key, value in CELLS.items()]
+    lines = [f"archsim run spikesim-rram-64 digits-cnn --chips {N_CHIPS}", *changes]
+    rows = [(name, value) for name, value in headline_rows(result.summary) if name.startswith("Accuracy")]
+    layers = result.layers.dropna(subset="nf")
+    rows += [(f"NF of {', '.join(layers['layer'])}", ", ".join(percent(nf) for nf in layers["nf"]))]
+    table = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(["```", " \\\n    ".join(lines), "```", "", *table])
 
 
 def _validation_table() -> str:
