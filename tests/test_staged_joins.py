@@ -24,6 +24,9 @@ from test_schedules import (
 
 from archsim.components.netlist import Netlist
 from archsim.errors import MappingError
+from archsim.hardware.reader import load_hardware
+from archsim.mapping import map_network
+from archsim.mapping.placement import traffic_bits
 from archsim.workload.network import INPUT, Network
 from archsim.workload.neurons import no_neurons
 
@@ -166,3 +169,20 @@ def test_a_skip_buffer_of_one_token_is_enough_before_staged_sums(schedule):
     network = joining("shortcut")
     chip = {"mapping.schedule": schedule, "tile.skip_buffer.tokens": 1, "tile.pe.latch_depth": 1}
     assert unfinished(simulate(network, flowing(network, 2, 2, 0, 0.5), chip)) == []
+
+
+@pytest.mark.parametrize("schedule", STAGED)
+def test_placement_counts_staged_frames_at_the_port(schedule):
+    """Three layers of a tile each: all that passes between layers goes to the port, and comes back once per reader."""
+    network = joining("shortcut")
+    mapping = map_network(load_hardware("demo", {"mapping.schedule": schedule, "tile.pes": 8}), network)
+    port, (stem, inner, last) = -1, (item.tiles[0] for item in mapping.layers)
+    frame = 4 * 16
+    assert traffic_bits(mapping) == {
+        (port, stem): 2 * 16,
+        (stem, port): frame,
+        (port, inner): frame,
+        (inner, port): frame,
+        (port, last): 2 * frame,
+        (last, port): frame,
+    }

@@ -14,7 +14,7 @@ from archsim.components import line_buffer
 from archsim.components.line_buffer import Window
 from archsim.components.neuron import pool_emits
 from archsim.errors import MappingError
-from archsim.mapping import LayerMapping, Mapping
+from archsim.mapping import LayerMapping, Mapping, rules
 from archsim.mapping.model import positions_of
 from archsim.mapping.placement import has_chip_neurons
 from archsim.mapping.rules import shared_channels
@@ -182,12 +182,8 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
 
 
 def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
-    """Whether the layer reads, and adds, whole frames from the global buffer instead of streams.
-
-    What joins waits there for its partner, so the inputs of a layer that joins are read for it alone.
-    """
-    spec = layer.layer
-    return mapping.hardware.mapping.schedule != "pipelined" and (spec.source != INPUT or bool(spec.adds))
+    """Whether the layer reads, and adds, whole frames from the global buffer instead of streams."""
+    return rules.is_staged(mapping.hardware.mapping, layer.layer)
 
 
 def is_read_once(mapping: Mapping, layer: LayerMapping) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
+from math import prod
 
 from archsim.hardware.models import Hardware
 from archsim.mapping.model import LayerMapping, Mapping
+from archsim.mapping.rules import is_staged
 from archsim.workload.network import INPUT, Layer
 
 IO_NODE = 0
@@ -34,19 +36,23 @@ def has_chip_neurons(hardware: Hardware, layer: Layer) -> bool:
 def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
     """Bits per timestep between tiles (the port is -1), one bit per spike and accumulator.bits per partial sum.
 
-    Multicast counts once per destination, which overestimates what shares a path.
+    Multicast counts once per destination, which overestimates what shares a path. Staged frames pass the port.
     """
     bits: dict[tuple[int, int], float] = {}
     for layer in mapping.layers:
-        if layer.layer.source == INPUT:
-            channels, height, width = mapping.network.input_shape
-            _add(bits, [(_PORT, tile) for tile in layer.tiles], channels * height * width)
+        staged = is_staged(mapping.hardware.mapping, layer.layer)
+        for name in layer.layer.sources:
+            if name == INPUT or staged:
+                shape = mapping.network.input_shape if name == INPUT else mapping.network.layer(name).out_shape
+                _add(bits, [(_PORT, tile) for tile in layer.tiles], prod(shape))
         _, height, width = layer.layer.out_shape
         sum_bits = layer.layer.conv_shape[1] * layer.layer.conv_shape[2] * mapping.hardware.tile.accumulator.bits
         for view in layer.views:
             for block in view.blocks:
                 first, last = layer.col_blocks[block]
                 home, n = view.home_tile(block), (last - first) / layer.n_copies
+                joined = n * layer.layer.conv_shape[1] * layer.layer.conv_shape[2]
+                _add(bits, [(_PORT, home) for _ in layer.layer.adds if staged], joined)
                 _add(bits, [(pe.tile, home) for pe in view.pes_of(block) if pe.tile != home], n * sum_bits)
                 if has_chip_neurons(mapping.hardware, layer.layer):
                     _add(bits, [(home, _PORT)], n * sum_bits)
@@ -96,10 +102,11 @@ PLACEMENTS: dict[str, Callable[[Mapping], Mapping]] = {"snake": lambda mapping: 
 
 def _destinations(mapping: Mapping, layer: LayerMapping, block: int) -> list[int]:
     name = layer.layer.name
-    consumers, joiners = mapping.consumers(name), mapping.joiners(name)
-    tiles = {tile for consumer in consumers for tile in consumer.tiles}
-    tiles |= {joiner.home_tile(block) for joiner in joiners}
-    return sorted(tiles) + [_PORT] * mapping.is_output(layer.layer)
+    readers = (*mapping.consumers(name), *mapping.joiners(name))
+    streamed = [item for item in readers if not is_staged(mapping.hardware.mapping, item.layer)]
+    tiles = {tile for item in streamed if name in item.layer.sources for tile in item.tiles}
+    tiles |= {item.home_tile(block) for item in streamed if name in item.layer.adds}
+    return sorted(tiles) + [_PORT] * (mapping.is_output(layer.layer) + (len(streamed) < len(readers)))
 
 
 def _hops(one: int, two: int, width: int) -> int:

@@ -19,6 +19,14 @@ def is_digital(policy: MappingPolicy, layer: Layer) -> bool:
     return policy.first_layer == "digital" and layer.source == INPUT
 
 
+def is_staged(policy: MappingPolicy, layer: Layer) -> bool:
+    """Whether a layer reads, and adds, whole frames from the global buffer instead of streams.
+
+    What joins waits there for its partner, so the inputs of a layer that joins are read for it alone.
+    """
+    return policy.schedule != "pipelined" and (layer.source != INPUT or bool(layer.adds))
+
+
 def streamed_map(policy: MappingPolicy, network: Network, layer: Layer) -> Shape | None:
     """Shape of the map whose positions a fully connected layer takes as they come; None where it waits for a frame.
 
