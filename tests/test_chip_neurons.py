@@ -127,7 +127,8 @@ def test_kept_sums_of_a_first_layer_wait_in_the_chips_memory():
     values = chip.activity(network, 1, 3, rate=1.0)
     once = CHIP | {"mapping.first_layer": "once"}
     log = chip.run(network, values, chip.SMALL | once).result.log
-    assert np.bincount(log["timestep"][log.rows_of("chip.current")]).tolist() == [2, 1, 1]
+    kept, used = (log.rows_of(f"chip.v_mem.fc1.block0.{port}") for port in ("keep", "current"))
+    assert [np.bincount(log["timestep"][rows]).tolist() for rows in (kept, used)] == [[1], [1, 1, 1]]
 
 
 def test_placement_by_traffic_pulls_homes_towards_the_module():
