@@ -15,11 +15,12 @@ from torch.nn import functional
 
 from archsim.activity import Activity
 from archsim.api import record, simulate
+from archsim.components import adc
 from archsim.components.netlist import Target
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.metrics import connection_sparsity, footprint_bytes, synaptic_ops
 from archsim.engine.simpy_execution import execute
-from archsim.errors import WorkloadError
+from archsim.errors import ConfigError, MappingError, WorkloadError
 from archsim.hardware.devices import Device
 from archsim.hardware.reader import load_hardware
 from archsim.inference import assumed_activity, infer, run_ideal
@@ -405,6 +406,25 @@ def test_products_of_other_shapes_are_refused_when_they_are_made():
     )
 
 
+def test_operands_wider_than_a_crossbar_are_refused():
+    with pytest.raises(ConfigError) as caught:
+        load_hardware("demo", TINY | {"tile.pe.crossbar.bits_per_cell": 1, "mapping.operand_bits": 9})
+    assert "one operand value takes 9 columns (mapping.operand_bits 9, 1 bits per cell); crossbar.cols is 8" in str(
+        caught.value
+    )
+
+
+def test_operands_too_wide_for_shared_neuron_units_are_refused():
+    changes = {"mapping.dynamic_products": "rewrite", "mapping.operand_bits": 8, "chip.neuron.shared_channels": 2}
+    hardware = load_hardware("demo", TINY | changes | {"tile.pe.crossbar.bits_per_cell": 1, "mapping.weight_bits": 2})
+    with pytest.raises(MappingError) as caught:
+        map_network(hardware, attention())
+    assert str(caught.value) == (
+        "chip.neuron.shared_channels is 2, but tile.pe.crossbar.cols 8 holds 1 channels (8 columns per operand value), "
+        "and those that share a unit must share a crossbar. Lower shared_channels or raise cols to 16."
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -591,6 +611,13 @@ def test_a_line_buffer_keeps_two_frames_of_both():
         assert area == pytest.approx(0.22125 * 8 * 4 * (bits[name] + 1))
 
 
+def test_conversions_that_stop_early_resolve_what_an_operand_can_reach():
+    """One driven row over 4-bit cells reaches 3 with 2-bit weights and 15 with 4-bit operands: 2 and 4 bits."""
+    changes = {"mapping.weight_bits": 2, "mapping.operand_bits": 4, "tile.pe.crossbar.bits_per_cell": 4}
+    hardware = load_hardware("demo", changes | {"tile.pe.adc.early_stop": True, "tile.pe.crossbar.signed": "diff"})
+    assert [adc.resolved_bits(hardware, holds_operand)[1] for holds_operand in (False, True)] == [2, 4]
+
+
 # Whole networks
 
 
@@ -629,6 +656,11 @@ def random_case(seed: int):
         "mapping.input_coding": str(rng.choice(["binary", "bit_serial"])),
         "chip.noc.detail": str(rng.choice(["ideal", "packet"])),
         "chip.noc.spike_encoding": str(rng.choice(["bitmap", "address_event"])),
+        "chip.neuron.shared_channels": int(rng.choice([1, 2])),
+        "tile.silent_sums": str(rng.choice(["send", "flag"])),
+        "tile.pe.fetch": str(rng.choice(["whole", "compressed"])),
+        "tile.pe.crossbar.row_drive": str(rng.choice(["parallel", "serial"])),
+        "tile.pe.adc.early_stop": bool(rng.random() < 0.5),
         "chip.neuron.level": str(rng.choice(["tile", "chip"])),
         "tile.line_buffer.rows": "auto" if rng.random() < 0.5 else max(tokens[0], 3),
         "tile.pe.crossbar.rows": int(rng.choice([2, 4, 64])),
