@@ -706,6 +706,24 @@ def test_schedules_change_no_work_of_a_product(mode):
     assert [found[0].equals(other) for other in found] == [True] * 3
 
 
+@pytest.mark.parametrize("schedule", ["layer_by_layer", "tick_batched"])
+@pytest.mark.parametrize("mode", MODES)
+def test_rounds_change_no_work_of_a_product_and_fetch_no_weights_for_it(mode, schedule):
+    """Two tiles for five layers: what is written for a product is its operand, in every frame, as without rounds."""
+    names = ["tokens", "crossbar_reads", "adc_conversions", "spikes_in", "spikes_out"]
+    plain = {"mapping.schedule": schedule, "tile.pes": 4}
+    rounds = plain | {"chip.tiles": 2, "mapping.overflow": "reload"}
+    without, folded = (Timed(mode, attention(), **changes) for changes in (plain, rounds))
+    assert folded.mapping.n_rounds > 1
+    assert folded.result.layers[names].equals(without.result.layers[names])
+    for each in (without, folded):
+        log = each.result.log
+        writes = log.actions_of("write") & np.char.endswith(np.array(log.components)[log["component"]], ".crossbar")
+        for name in ("scores", "mixed"):
+            mine = writes & (log["layer"] == log.layers.index(name))
+            assert log["count"][mine].sum() == (each.n_frames * 16 if mode == "rewrite" else 0)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_queries_that_are_their_own_keys_arrive_once_as_each(mode):
     plain = attention()
