@@ -93,13 +93,15 @@ POLICIES = (
     ("mapping.schedule", "layer_by_layer"),
     ("mapping.schedule", "tick_batched"),
     ("mapping.replication", 2),
+    ("mapping.fc", "stream"),
+    ("mapping.first_layer", "digital"),
     *BY_ADDRESS.items(),
 )
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy[1]))
 @pytest.mark.parametrize("seed", range(10))
-def test_schedules_copies_and_address_events_run_alike(seed, policy):
+def test_mapping_policies_and_address_events_run_alike(seed, policy):
     each = flow(seed, policy)
     assert differences(each.netlist, each.trace) == []
 

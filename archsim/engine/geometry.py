@@ -17,7 +17,7 @@ from archsim.errors import MappingError
 from archsim.mapping import LayerMapping, Mapping, rules
 from archsim.mapping.model import positions_of
 from archsim.mapping.placement import has_chip_neurons
-from archsim.mapping.rules import shared_channels
+from archsim.mapping.rules import can_keep_sums, shared_channels
 from archsim.units import ceil_div
 from archsim.workload.network import INPUT, Layer, Shape
 
@@ -195,12 +195,7 @@ def is_read_once(mapping: Mapping, layer: LayerMapping) -> bool:
         return False
     if mapping.hardware.mapping.first_layer == "once":
         return True
-    return mapping.has_static_input and all(_can_keep_sums(item.layer) for item in mapping.consumers(INPUT))
-
-
-def _can_keep_sums(layer: Layer) -> bool:
-    """Whether nothing that changes with the timestep joins a layer's sums, or they something else."""
-    return not layer.adds and layer.neuron.kind != "none"
+    return mapping.has_static_input and all(can_keep_sums(item.layer) for item in mapping.consumers(INPUT))
 
 
 def input_bits(mapping: Mapping, layer: LayerMapping, values: LayerActivity) -> int:
@@ -214,13 +209,11 @@ def staged_frames(mapping: Mapping, n_timesteps: int) -> int:
 
 
 def check_buffers(mapping: Mapping) -> None:
-    """Check the schedule, line buffers, skip buffers and neuron state stores.
+    """Check line buffers, skip buffers and neuron state stores.
 
     Raises:
         MappingError: A buffer is smaller than its layer needs; the message gives the minimum.
     """
-    _check_schedule(mapping)
-    _check_first_layer(mapping)
     for layer in mapping.layers:
         buffer_capacity(mapping, layer)
         for joining in layer.layer.adds:
@@ -232,27 +225,6 @@ def check_buffers(mapping: Mapping) -> None:
             raise MappingError(
                 f"chip.neuron.v_mem_kib is {available}; {place} holds neurons with {bits} bits of membrane "
                 f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
-            )
-
-
-def _check_first_layer(mapping: Mapping) -> None:
-    for layer in mapping.layers:
-        if is_read_once(mapping, layer) and not _can_keep_sums(layer.layer):
-            raise MappingError(
-                f"mapping.first_layer is once, which keeps the sums of layer '{layer.layer.name}'; what joins them "
-                "changes with every timestep. Set mapping.first_layer: repeat."
-            )
-
-
-def _check_schedule(mapping: Mapping) -> None:
-    if mapping.hardware.mapping.schedule != "tick_batched":
-        return
-    for layer in mapping.layers:
-        if layer.layer.delayed:
-            raise MappingError(
-                "mapping.schedule is tick_batched, which computes all timesteps of a layer before those of the next; "
-                f"layer '{layer.layer.name}' of network '{mapping.network.name}' (delayed: true) needs what "
-                f"'{layer.layer.source}' emits one timestep earlier. Set mapping.schedule: layer_by_layer or pipelined."
             )
 
 

@@ -10,8 +10,15 @@ import numpy as np
 
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
-from archsim.mapping.rules import channels_per_crossbar, cols_of, cols_per_value, is_digital, shared_channels
-from archsim.workload.network import Layer, Network
+from archsim.mapping.rules import (
+    can_keep_sums,
+    channels_per_crossbar,
+    cols_of,
+    cols_per_value,
+    is_digital,
+    shared_channels,
+)
+from archsim.workload.network import INPUT, Layer, Network
 
 
 def check_combinations(hardware: Hardware, network: Network) -> None:
@@ -20,8 +27,19 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
     Raises:
         MappingError: The first combination found; the message names both keys, or the key and the layer.
     """
-    for check in (_units_fit_in_a_column_block, _channels_of_a_unit_are_alike):
-        check(hardware, network)
+    _balance_has_spare_tiles(hardware)
+    _units_fit_in_a_column_block(hardware, network)
+    _channels_of_a_unit_are_alike(hardware, network)
+    _kept_sums_never_change(hardware, network)
+    _batched_timesteps_do_not_come_back(hardware, network)
+
+
+def _balance_has_spare_tiles(hardware: Hardware) -> None:
+    if hardware.mapping.replication == "balance" and hardware.chip.tiles == "auto":
+        raise MappingError(
+            "mapping.replication: balance spends spare tiles, and chip.tiles: auto has none; "
+            "set chip.tiles to the number of tiles on the chip, or mapping.replication to a number"
+        )
 
 
 def _units_fit_in_a_column_block(hardware: Hardware, network: Network) -> None:
@@ -53,6 +71,25 @@ def _channels_of_a_unit_are_alike(hardware: Hardware, network: Network) -> None:
                     f"chip.neuron.shared_channels is {shared}; layer '{layer.name}' has neurons whose {name} differs "
                     "between the channels of a unit, which leaks only once. Set chip.neuron.shared_channels: 1."
                 )
+
+
+def _kept_sums_never_change(hardware: Hardware, network: Network) -> None:
+    for layer in network.layers:
+        if hardware.mapping.first_layer == "once" and layer.source == INPUT and not can_keep_sums(layer):
+            raise MappingError(
+                f"mapping.first_layer is once, which keeps the sums of layer '{layer.name}'; what joins them "
+                "changes with every timestep. Set mapping.first_layer: repeat."
+            )
+
+
+def _batched_timesteps_do_not_come_back(hardware: Hardware, network: Network) -> None:
+    for layer in network.layers:
+        if hardware.mapping.schedule == "tick_batched" and layer.delayed:
+            raise MappingError(
+                "mapping.schedule is tick_batched, which computes all timesteps of a layer before those of the next; "
+                f"layer '{layer.name}' of network '{network.name}' (delayed: true) needs what "
+                f"'{layer.source}' emits one timestep earlier. Set mapping.schedule: layer_by_layer or pipelined."
+            )
 
 
 def _differs_within_units(layer: Layer, values: np.ndarray, shared: int) -> bool:

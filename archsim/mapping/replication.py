@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.mapping.rules import is_digital
 from archsim.workload.network import Layer, Network
@@ -18,9 +17,6 @@ def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str,
 
     A digital first layer is never copied. `balance` gives another copy to the layer with most
     positions per copy, which bounds the throughput, as long as its tiles are there.
-
-    Raises:
-        MappingError: `balance` without a number of tiles, so without spare ones.
     """
     wanted = hardware.mapping.replication
     on_crossbars = [layer for layer in network.layers if not is_digital(hardware.mapping, layer)]
@@ -29,17 +25,14 @@ def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str,
         return {}
     if wanted != "balance":
         return {layer.name: min(wanted, _positions(layer)) for layer in can_copy}
-    if hardware.chip.tiles == "auto":
-        raise MappingError(
-            "mapping.replication: balance spends spare tiles, and chip.tiles: auto has none; "
-            "set chip.tiles to the number of tiles on the chip, or mapping.replication to a number"
-        )
+    n_tiles = hardware.chip.tiles
+    assert n_tiles != "auto", "refused among the combinations"
     found = {layer.name: 1 for layer in on_crossbars}
     while found:
         slowest = max(on_crossbars, key=lambda layer: _conv_positions(layer) / found[layer.name])
         tried = {**found, slowest.name: found[slowest.name] + 1}
         fits = slowest in can_copy and tried[slowest.name] <= _positions(slowest)
-        if not fits or tiles_of(hardware, network, tried) > hardware.chip.tiles:
+        if not fits or tiles_of(hardware, network, tried) > n_tiles:
             return found
         found = tried
     return found

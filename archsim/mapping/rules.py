@@ -27,6 +27,11 @@ def is_staged(policy: MappingPolicy, layer: Layer) -> bool:
     return policy.schedule != "pipelined" and (layer.source != INPUT or bool(layer.adds))
 
 
+def can_keep_sums(layer: Layer) -> bool:
+    """Whether a layer's sums follow from its input alone: nothing joins them, and they join nothing."""
+    return not layer.adds and layer.neuron.kind != "none"
+
+
 def streamed_map(policy: MappingPolicy, network: Network, layer: Layer) -> Shape | None:
     """Shape of the map whose positions a fully connected layer takes as they come; None where it waits for a frame.
 
