@@ -42,6 +42,9 @@ OPTIONS = [
     {"chip.neuron.shared_channels": 2},
     {"chip.noc.spike_encoding": "address_event"},
     {"tile.pe.column_merge": "digital"},
+    {"chip.neuron.level": "chip"},
+    {"tile.pe.fetch": "compressed", "tile.pe.crossbar.row_drive": "serial"},
+    {"tile.silent_sums": "flag", "tile.pe.adc.early_stop": True},
 ]
 PAIRS = [one | other for one, other in combinations(OPTIONS, 2) if not set(one) & set(other)]
 
