@@ -39,6 +39,7 @@ OPTIONS = [
     {"mapping.fc": "stream"},
     {"mapping.schedule": "layer_by_layer"},
     {"mapping.schedule": "tick_batched"},
+    {"mapping.overflow": "reload", "mapping.schedule": "layer_by_layer", "chip.tiles": 2},
     {"chip.neuron.shared_channels": 2},
     {"chip.noc.spike_encoding": "address_event"},
     {"tile.pe.column_merge": "digital"},
@@ -121,5 +122,7 @@ def test_an_option_runs_with_recurrence_or_says_why_not(options):
     found = outcome("recurrent", options)
     if options.get("mapping.schedule") == "tick_batched":
         assert found.startswith(BATCHED)
+    elif "mapping.overflow" in options:
+        assert "mapping.overflow is reload, but layer 'back' (delayed: true) keeps a frame" in found
     else:
         assert found == "runs"
