@@ -15,6 +15,7 @@ __version__ = VERSION
 __all__ = [
     "Result",
     "__version__",
+    "critical_path",
     "infer",
     "load_hardware",
     "load_workload",
@@ -24,7 +25,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from archsim.api import Result, infer, load_hardware, load_workload, map_network, simulate, write_report
+    from archsim.api import (
+        Result,
+        critical_path,
+        infer,
+        load_hardware,
+        load_workload,
+        map_network,
+        simulate,
+        write_report,
+    )
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping as AnyMapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from archsim.activity import Activity
 from archsim.engine.geometry import check_buffers
@@ -29,12 +30,16 @@ from archsim.result import Result
 from archsim.workload.loader import load_workload
 from archsim.workload.model import Recording, Workload
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = [
     "Activity",
     "Hardware",
     "Mapping",
     "Result",
     "Workload",
+    "critical_path",
     "infer",
     "load_hardware",
     "load_workload",
@@ -110,6 +115,13 @@ def simulate(
         "machine": platform.machine(),
     }
     return result
+
+
+def critical_path(result: Result, sample: int = 0) -> pd.DataFrame:
+    """Why a sample took as long as it did: segments that sum to its latency; see `archsim.analysis.critical_path`."""
+    from archsim.analysis.critical_path import critical_path as path_of
+
+    return path_of(result, sample)
 
 
 def write_report(result: Result, path: str | Path) -> None:

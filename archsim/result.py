@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TABLES = ("components", "layers", "movement", "chips")
+QUEUES = "queues.csv"
+PATHS = "critical_path.parquet"
 
 
 @dataclass
@@ -42,6 +45,15 @@ class Result:
     """Assumptions of this run that a reader must know."""
     wall_clock: dict[str, Any] = field(default_factory=dict)
     """Facts about the machine and the seconds spent; the only thing that differs between equal runs."""
+    queues: pd.DataFrame | None = None
+    """Waits and queue depths per component; None in results of an archsim that did not write them."""
+    walk: Callable[[], pd.DataFrame | None] = field(default=lambda: None, repr=False)
+    """Finds or reads the critical paths; called when they are first asked for."""
+
+    @cached_property
+    def paths(self) -> pd.DataFrame | None:
+        """Critical paths of all samples, one row per segment; None in results of an archsim that did not write them."""
+        return self.walk()
 
     @property
     def events(self) -> pd.DataFrame:
@@ -81,6 +93,10 @@ class Result:
         for name in TABLES:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         self.log.write(folder / "events.parquet")
+        if self.queues is not None:
+            self.queues.to_csv(folder / QUEUES, index=False, lineterminator="\n")
+        if self.paths is not None:
+            _write_paths(self.paths, folder / PATHS)
         (folder / "config.yaml").write_text(self.config, encoding="utf-8")
         run = {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock}
         write_json(folder / "run.json", run)
@@ -123,6 +139,8 @@ class Result:
             tables["chips"],
             notes,
             run,
+            pd.read_csv(folder / QUEUES) if (folder / QUEUES).exists() else None,
+            partial(_read_paths, folder / PATHS),
         )
 
 
@@ -137,6 +155,21 @@ def require_writable(folder: Path) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ConfigError(f"{folder}: cannot be written (no permission to write in {nearest}). Choose another -o.")
+
+
+def _write_paths(paths: pd.DataFrame, path: Path) -> None:
+    """Write Parquet: zstd, names as dictionaries."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: pa.array(paths[name].to_numpy()) for name in paths.columns})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _read_paths(path: Path) -> pd.DataFrame | None:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pandas() if path.exists() else None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

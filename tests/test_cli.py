@@ -15,6 +15,8 @@ RUN_FILES = {
     "layers.csv",
     "movement.csv",
     "chips.csv",
+    "queues.csv",
+    "critical_path.parquet",
     "events.parquet",
     "config.yaml",
     "report.html",

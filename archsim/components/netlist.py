@@ -188,7 +188,9 @@ class Netlist:
     buffers: list[LineBuffer] = field(default_factory=list)
     components: list[ComponentInfo] = field(default_factory=list)
     input_lanes: list[Lane] = field(default_factory=list)
+    """Lanes by which samples, or weights for them, come in: a sample's latency begins with their first service."""
     output_lanes: list[Lane] = field(default_factory=list)
+    """Lanes by which results go out: a sample's latency ends with their last leave."""
 
     def channel(self, name: str, capacity: int) -> int:
         """Add a channel; returns its index."""

@@ -94,6 +94,7 @@ class Rounds:
         fetch = programming.fetch_action(hardware, layer.layer.name, n, bits)
         lane = self._lane(f"{name}.fetch", layer.layer.name, fetch, (request,), fetched)
         build.shared(programming.PORT).lanes.append(lane)
+        build.netlist.input_lanes.append(lane)
         port, reader = programming.PORT, layer.layer.name
         stream = Stream(f"{name}.weights", reader, 1, self._steps, n, bits, "weights", port, reader)
         arrival = Arrival(build.mapping.nodes[pe.tile], Target("channel", arrived))

@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from archsim.components import programming
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, simpy_execution, tables
+from archsim.engine.critical_path import path_table
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.geometry import is_read_once
 from archsim.engine.log import build_log
+from archsim.engine.queues import queue_table
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
@@ -103,7 +106,18 @@ def build_result(
         *_energy_notes(mapping, activity),
     )
     chips = tables.chip_table(activity.accuracy)
-    return Result(summary, components, layers, movement, log, config, chips, notes)
+    return Result(
+        summary,
+        components,
+        layers,
+        movement,
+        log,
+        config,
+        chips,
+        notes,
+        queues=queue_table(netlist, trace),
+        walk=partial(path_table, netlist, trace, activity.n_samples),
+    )
 
 
 def _cell_notes(mapping: Mapping, activity: Activity) -> list[str]:

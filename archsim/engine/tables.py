@@ -16,6 +16,7 @@ from archsim.components.netlist import Netlist, Server
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine import geometry
 from archsim.engine.metrics import activation_sparsity
+from archsim.engine.queues import named_component
 from archsim.eventlog import CREDIT, EventLog, Level
 from archsim.mapping import LayerMapping, Mapping
 from archsim.workload.network import INPUT
@@ -223,11 +224,9 @@ def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
     peaks: dict[str, int] = {}
     for server in netlist.servers:
         waiting = max((trace.channels[index].peak for lane in server.lanes for index in lane.inputs), default=0)
-        acting = [action.component for lane in server.lanes for action in lane.actions]
-        if not acting:
-            continue
-        component = server.name if server.name in paths else acting[0]
-        peaks[component] = max(peaks.get(component, 0), waiting)
+        component = named_component(server, paths)
+        if component is not None:
+            peaks[component] = max(peaks.get(component, 0), waiting)
     return peaks
 
 
