@@ -1,7 +1,7 @@
 """Products of two activities: values against torch, time and energy in closed form, networks that drain."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from archsim.activity import Activity
 from archsim.api import record, simulate
 from archsim.components import adc
 from archsim.components.netlist import Target
+from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.metrics import connection_sparsity, footprint_bytes, synaptic_ops
 from archsim.engine.simpy_execution import execute
@@ -463,8 +464,11 @@ class Timed:
         self.activity = infer(self.mapping, self.workload, samples=2)
         self.netlist = build_netlist(self.mapping, self.activity)
         self.trace = execute(self.netlist)
-        self.result = simulate(self.hardware, self.workload, samples=2)
         self.n_frames = 2 * self.workload.n_timesteps
+
+    @cached_property
+    def result(self):
+        return simulate(self.hardware, self.workload, samples=2)
 
     def lanes(self, name: str):
         """Lanes of a product's PEs or unit, with what they did; those that read its line buffers."""
@@ -651,6 +655,7 @@ def random_case(seed: int):
         "mapping.schedule": schedule,
         "mapping.replication": int(rng.choice([1, 2])) if rng.random() < 0.5 else "none",
         "mapping.share_tiles": bool(rng.random() < 0.5),
+        "mapping.placement": str(rng.choice(["snake", "traffic"])),
         "mapping.layout": str(rng.choice(["dense", "kernel_position"])),
         "mapping.operand_bits": int(rng.choice([1, 3])),
         "mapping.input_coding": str(rng.choice(["binary", "bit_serial"])),
@@ -684,6 +689,7 @@ def test_random_networks_drain_in_times_that_follow_from_their_constraints(seed,
         for lane in each.netlist.lanes()
         for wire in lane.wires
     )
+    check_trace(each.netlist, each.trace)
     assert max(busiest) <= each.trace.end_ps <= sum(busiest) + wires
     assert ExplainedProducts(each).faults() == []
 
