@@ -115,9 +115,9 @@ def quantize_columns(
     floor = torch.as_tensor(low, dtype=torch.float64)
     lsb = (torch.as_tensor(high, dtype=torch.float64) - floor) / largest
     codes = (exact - floor) / torch.where(lsb > 0, lsb, torch.ones_like(lsb))
-    codes = (codes if errors is None else errors.disturb(codes, largest)).round()
+    codes = (codes if errors is None else errors.disturb(codes, largest)).round_()
     clipped = (codes < 0) | (codes > torch.where(lsb > 0, float(largest), 0.0))
-    return floor + lsb * codes.clamp(0, largest), clipped
+    return codes.clamp_(0, largest).mul_(lsb).add_(floor), clipped
 
 
 def full_range(n_rows: int, largest_levels: Tensor, bits: int, step: float = 1.0) -> AdcRange:

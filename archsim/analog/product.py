@@ -125,14 +125,19 @@ def converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows:
         for group, (read, driven) in zip(conversion_groups(layer, row_block), reads, strict=True):
             errors = None if layer.adc_errors is None else layer.adc_errors.of_bank(row_block, bank(layer, group))
             values, clipped = quantize_columns(read, low, high, adc.bits, errors)
-            mask = torch.ones_like(driven).unsqueeze(-1) if always_read else driven.unsqueeze(-1)
-            sums += rows.significance(bit) * decode_columns(values * mask, layer.encoded)
-            clips += (clipped & mask & columns).flatten(1).sum(1)
+            products = decode_columns(values, layer.encoded)
+            if not always_read:
+                products, clipped = products * driven.unsqueeze(-1), clipped & driven.unsqueeze(-1)
+            sums += rows.significance(bit) * products
+            if bool(clipped.any()):
+                clips += (clipped & columns).flatten(1).sum(1)
     return sums * connected * layer.weight_scale, clips
 
 
 def correction(layer: ProgrammedLayer, padded: Tensor, row_block: int) -> Tensor:
     """What the digital part subtracts from a row block's sums, in real weight units; zero without a PE."""
+    if not bool(layer.encoded.correction.any()):
+        return torch.zeros((), dtype=torch.float64)
     products = block_product(layer, padded, row_block, layer.encoded.correction)
     return products * connected_channels(layer, row_block) * layer.weight_scale
 
@@ -153,13 +158,16 @@ def read_columns(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Itera
     """Column sums of the crossbars that share a conversion, and where any of their rows is driven."""
     driven_rows = plane.to(torch.float32).permute(0, 2, 3, 1).contiguous()
     positions = (plane.shape[0], *layer.geometry.output_hw)
+    anywhere: dict[tuple[int, int], Tensor] = {}
     for group in conversion_groups(layer, row_block):
         sums = torch.zeros(prod(positions), layer.encoded.cells.shape[-1])
         variance = None if layer.effective.noise_variance is None else torch.zeros_like(sums)
-        driven = torch.zeros(prod(positions), dtype=torch.bool)
+        driven = torch.zeros(positions, dtype=torch.bool)
         for kernel_y, kernel_x, first, last in row_segments(group.values()):
             rows = _rows_of(layer, driven_rows, (kernel_y, kernel_x, first, last))
-            driven |= rows.any(-1)
+            if (first, last) not in anywhere:
+                anywhere[first, last] = driven_rows[..., first:last].any(-1)
+            driven |= _window(layer, anywhere[first, last], kernel_y, kernel_x)
             if not layer.effective.exact:
                 sums += rows @ layer.effective.cells[kernel_y, kernel_x, first:last]
             if variance is not None and layer.effective.noise_variance is not None:
@@ -169,7 +177,7 @@ def read_columns(layer: ProgrammedLayer, plane: Tensor, row_block: int) -> Itera
                 sums[:, array.place.cols] += _exact_sums(layer, driven_rows, array, group[array.place.crossbar])
         if variance is not None:
             sums += variance.sqrt() * torch.randn(sums.shape, generator=layer.noise)
-        yield sums.unflatten(0, positions), driven.unflatten(0, positions)
+        yield sums.unflatten(0, positions), driven
 
 
 def _exact_sums(layer: ProgrammedLayer, planes: Tensor, array: ExactArray, driven: CrossbarRows) -> Tensor:
@@ -191,7 +199,7 @@ def _rows_of(layer: ProgrammedLayer, planes: Tensor, segment: tuple[int, int, in
 
 
 def _window(layer: ProgrammedLayer, padded: Tensor, kernel_y: int, kernel_x: int) -> Tensor:
-    """Values under one kernel position at every output position, of a (frame, height, width, channel) tensor."""
+    """Values under one kernel position at every output position, of a (frame, height, width, ...) tensor."""
     (stride_y, stride_x), (out_h, out_w) = layer.geometry.stride, layer.geometry.output_hw
     return padded[
         :,

@@ -134,19 +134,25 @@ def with_full_scale(layer: ChipLayer, largest_state: float) -> ChipLayer:
     return replace(layer, v_full_scale=potential_full_scale(largest_state))
 
 
-def run_chip(chip: list[ChipLayer], values: np.ndarray, n_timesteps: int) -> list[LayerRun]:
-    """Run every layer on one batch of input integers, shape (sample, step or 1, channel, height, width)."""
+def run_chip(chip: list[ChipLayer], values: np.ndarray, n_timesteps: int, compares: bool = False) -> list[LayerRun]:
+    """Run every layer on one batch of input integers, shape (sample, step or 1, channel, height, width).
+
+    Sums are compared with the ideal ones only where `compares` asks for it.
+    """
 
     def run(index: int, arrived: Arrived, n_steps: int, state: State | None) -> LayerRun:
-        return run_layer(chip[index], arrived, n_steps, state)
+        return run_layer(chip[index], arrived, n_steps, state, compares)
 
     return run_network([layer.layer for layer in chip], values, n_timesteps, run)
 
 
-def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State | None) -> LayerRun:
-    """Run one layer; a single input step (direct coding) is read again at every timestep.
+def run_layer(
+    layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State | None, compares: bool = False
+) -> LayerRun:
+    """Run one layer, and perhaps compare its sums with ideal ones of the same inputs.
 
-    The result of a read repeats, unless there is noise. With `mapping.first_layer: once` it is one read anyway.
+    A single input step (direct coding) is read again at every timestep. The result of a read repeats, unless there
+    is noise. With `mapping.first_layer: once` it is one read anyway.
     """
     inputs, rows, clipped = _driven(layer, arrived.values)
     is_noisy = layer.crossbars is not None and layer.crossbars.is_noisy
@@ -157,15 +163,11 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
     repeats = n_timesteps // n_steps
     frame_sums, clips = _sums(layer, inputs.reshape(-1, *layer.row_shape), rows, operand)
     products = (frame_sums * layer.input_scale).unflatten(0, (n_samples, n_steps))
-    ideal = ideal_products(layer.layer, inputs, layer.input_scale, operand)
-    if layer.n_bias_rows:
-        ideal, biased = with_bias(layer.layer, ideal), products
-    else:
-        biased = with_bias(layer.layer, products)
-    sums = biased + arrived.joined
+    sums = (products if layer.n_bias_rows else with_bias(layer.layer, products)) + arrived.joined
     done = fire(layer.layer, sums, n_timesteps, state, layer.v_full_scale, layer.v_mem_bits, layer.n_shared)
     if not bool(torch.isfinite(done.state.potential).all()):
         raise SimulationError(f"layer '{layer.layer.name}': a membrane potential is not finite; check its weights")
+    squared_error, squared_ideal = _errors(layer, inputs, products, operand) if compares else (0.0, 0.0)
     return replace(
         done,
         inputs=inputs.expand(-1, n_timesteps, -1, -1, -1) if n_steps == 1 else inputs,
@@ -173,9 +175,16 @@ def run_layer(layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State
         n_clipped_inputs=clipped * repeats,
         n_clipped_operands=clipped_operands,
         n_adc_clips=clips.view(n_samples, n_steps).sum(1) * repeats,
-        squared_error=float((products - ideal).square().sum()),
-        squared_ideal=float(ideal.square().sum()),
+        squared_error=squared_error,
+        squared_ideal=squared_ideal,
     )
+
+
+def _errors(layer: ChipLayer, inputs: Tensor, products: Tensor, operand: Tensor | None) -> tuple[float, float]:
+    """Squared error of a layer's products, with the bias where cells hold it, and square of the ideal ones."""
+    ideal = ideal_products(layer.layer, inputs, layer.input_scale, operand)
+    ideal = with_bias(layer.layer, ideal) if layer.n_bias_rows else ideal
+    return float((products - ideal).square().sum()), float(ideal.square().sum())
 
 
 def drawn_power_w(layer: ChipLayer, inputs: Tensor, operand: Tensor | None) -> Tensor | None:

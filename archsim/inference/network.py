@@ -286,7 +286,7 @@ def _evaluate(
     last = data.n_samples if data.labels is not None else samples
     for first, end in _batches(workload, last):
         values = _steps(replace(data, values=data.values[first:end]), workload.n_timesteps)
-        hardware = recorder.add(run_chip(chip, values, workload.n_timesteps))
+        hardware = recorder.add(run_chip(chip, values, workload.n_timesteps, compares=True))
         if data.labels is not None:
             raw = _chip_outputs(raw_chip, run_chip(raw_chip, values, workload.n_timesteps)) if calibrates else hardware
             ideal = run_ideal(workload.network, values, workload.n_timesteps, data.scale).outputs
