@@ -103,7 +103,8 @@ def test_copies_send_every_position_once(seed):
             positions = each.n_frames * int(np.prod(item.layer.out_shape[1:]))
             for block in range(len(item.col_blocks)):
                 names = [f"{item.layer.name}.block{block}.copy{copy}" for copy in range(item.n_copies)]
-                lanes = [lane for lane in each.netlist.lanes() if lane.name in names and lane.reserves]
+                ports = [server for server in each.netlist.servers if server.name != "global_buffer"]
+                lanes = [lane for port in ports for lane in port.lanes if lane.name in names and lane.reserves]
                 sent = np.concatenate([sent_by(lane) for lane in lanes])
                 assert (len(lanes), sorted(sent.tolist())) == (item.n_copies, list(range(positions)))
 
