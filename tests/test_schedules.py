@@ -332,7 +332,8 @@ def test_a_global_buffer_below_its_frames_is_refused_with_what_it_needs(schedule
         simulate(network, flowing(network, 1, 3, 0, 0.5), chip)
     assert str(caught.value) == (
         f"the frames that network 'maps' keeps in the global buffer have {bits} bits or more; "
-        f"chip.global_buffer.kib 1 holds 8192. Raise it to {-(-bits // 8192)} at least."
+        f"chip.global_buffer.kib 1 holds 8192. Raise it to {-(-bits // 8192)} at least, or choose a "
+        "chip.dram.kind that takes what is staged."
     )
 
 

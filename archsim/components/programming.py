@@ -16,10 +16,9 @@ PORT = "weights"
 
 
 def fetch_action(hardware: Hardware, layer: str, n_tokens: int, bits: int) -> Action:
-    """Fetch the weights of one PE from off chip.
+    """Fetch the weights of one PE from off chip, where the chip has no DRAM.
 
-    They come at the width of the global buffer, and the memory they come from costs no energy: assumptions
-    that hold until that memory is modelled.
+    They come at the width of the global buffer, and the memory they come from costs no energy (assumptions).
     """
     cycles = ceil_div(bits, hardware.chip.global_buffer.bits_per_cycle)
     return Action(

@@ -70,7 +70,7 @@ class Construction:
         """Bits that the input buffer of a tile must hold, in any round."""
         return max((bits for (at, _), bits in self._stored_bits.items() if at == tile), default=0)
 
-    def require_global_buffer(self, bits: int) -> None:
+    def require_global_buffer(self, bits: int, is_staged: bool = False) -> None:
         """Take room for frames in the global buffer: the network's input, and whatever is staged.
 
         Raises:
@@ -82,8 +82,21 @@ class Construction:
             raise MappingError(
                 f"the frames that network '{self.mapping.network.name}' keeps in the global buffer have "
                 f"{self._global_buffer_bits} bits or more; chip.global_buffer.kib {kib} holds {kib * 8192}. "
-                f"Raise it to {-(-self._global_buffer_bits // 8192)} at least."
+                f"Raise it to {-(-self._global_buffer_bits // 8192)} at least"
+                + (", or choose a chip.dram.kind that takes what is staged." if is_staged else ".")
             )
+
+    def stays_on_chip(self, bits: int) -> bool:
+        """Take room for staged frames in the global buffer; False where they do not fit and there is DRAM to spill to.
+
+        Raises:
+            MappingError: They do not fit, and there is no DRAM.
+        """
+        has_room = self._global_buffer_bits + bits <= self.hardware.chip.global_buffer.kib * 8192
+        if has_room or not self.hardware.chip.dram.is_present:
+            self.require_global_buffer(bits, is_staged=True)
+            return True
+        return False
 
     def read_frames(self, layer: LayerMapping) -> Frames:
         """Frames of which a layer's crossbars are read: all, or a sample's first where it is read once."""

@@ -14,8 +14,8 @@ import numpy as np
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
 from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac
 from archsim.components.netlist import Action, ComponentInfo, LineBuffer, Netlist, Target
-from archsim.engine import geometry, global_buffer, neurons
-from archsim.engine.construction import Construction
+from archsim.engine import dram, geometry, global_buffer, neurons
+from archsim.engine.construction import Construction, Frames
 from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
@@ -122,6 +122,8 @@ class _Builder:
                 self._add_input_port(name, group, bits)
             n_ports += len(groups)
         kept = geometry.staged_frames(mapping, self.activity.n_timesteps) if n_ports > 1 else 1
+        if self.hardware.chip.dram.input == "load":
+            kept = n_ports  # every port loads its own frames, one at a time
         self.build.require_global_buffer(kept * bits * height * width)
 
     def _add_input_port(self, name: str, readers: list[LayerMapping], bits: int) -> None:
@@ -133,19 +135,31 @@ class _Builder:
         n_tokens = frames.number * positions
         stream = Stream(name, INPUT, positions, frames.steps, n_tokens, bits, "inputs", name, destination)
         action = chip_ports.stage_read_action(self.hardware, name, "inputs", n_tokens, bits)
-        reader = None
-        if self.rounds.number > 1:
-            index, tokens = len(self.netlist.buffers), np.arange(n_tokens)
-            covers = (self.rounds.opened(frames, positions),)
-            buffer = LineBuffer(f"global_buffer.{INPUT}", INPUT, n_tokens, 1, 1, tokens, tokens, covers)
-            self.netlist.buffers.append(buffer)
-            self.rounds.opens(readers[0].rounds[0], Target("buffer", index))
-            reader = (index, 0)
+        reader = self._add_input_buffer(stream, frames, readers[0].rounds[0])
         lane, outbox = global_buffer.add_read(build, stream, action, reader)
         if name == INPUT:
             self.netlist.input_lanes.append(lane)
         arrivals = [arrival for layer in readers for arrival in self.intake.arrivals(layer, Source(0, 0), stream)]
         build.transport.send(stream, outbox, IO_NODE, arrivals)
+
+    def _add_input_buffer(self, stream: Stream, frames: Frames, number: int) -> tuple[int, int] | None:
+        """What an input port waits for: its round, and the DRAM that the input comes from; None: for nothing."""
+        has_rounds, is_loaded = self.rounds.number > 1, self.hardware.chip.dram.input == "load"
+        if not has_rounds and not is_loaded:
+            return None
+        index, tokens = len(self.netlist.buffers), np.arange(stream.n_tokens)
+        covers = (
+            *([None] if is_loaded else ()),
+            *([self.rounds.opened(frames, stream.positions)] if has_rounds else ()),
+        )
+        capacity = stream.positions if is_loaded else stream.n_tokens
+        buffer = LineBuffer(f"global_buffer.{stream.name}", INPUT, capacity, len(covers), 1, tokens, tokens, covers)
+        self.netlist.buffers.append(buffer)
+        if is_loaded:
+            dram.add_load(self.build, stream, Target("buffer", index))
+        if has_rounds:
+            self.rounds.opens(number, Target("buffer", index, len(covers) - 1))
+        return index, 0
 
     # One layer: PEs or digital units to neurons
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from archsim.components import crossbar, programming
 from archsim.components.netlist import Action, Lane, LineBuffer, Target, Wire
-from archsim.engine import geometry
+from archsim.engine import dram, geometry
 from archsim.engine.construction import Construction, Frames
 from archsim.engine.transport import Arrival, Stream
 from archsim.mapping import LayerMapping, PePlace
@@ -90,19 +90,28 @@ class Rounds:
         n_rows = sum(end - start for rows in layer.row_blocks[pe.row_block] for _, _, start, end in rows)
         n_cols = cols_of(hardware, layer.layer, last - first)
         bits = n_rows * (last - first) * hardware.mapping.weight_bits
-        fetched, arrived, written = (build.channel(f"{name}.{what}") for what in ("fetched", "arrived", "written"))
-        fetch = programming.fetch_action(hardware, layer.layer.name, n, bits)
-        lane = self._lane(f"{name}.fetch", layer.layer.name, fetch, (request,), fetched)
-        build.shared(programming.PORT).lanes.append(lane)
-        build.netlist.input_lanes.append(lane)
+        arrived, written = (build.channel(f"{name}.{what}") for what in ("arrived", "written"))
         port, reader = programming.PORT, layer.layer.name
         stream = Stream(f"{name}.weights", reader, 1, self._steps, n, bits, "weights", port, reader)
+        fetched = self._add_fetch(stream, request, bits)
         arrival = Arrival(build.mapping.nodes[pe.tile], Target("channel", arrived))
         build.transport.send(stream, fetched, IO_NODE, [arrival])
         write = crossbar.write_action(hardware, pe.path, n, n_rows, n_cols)
         server = f"{pe.path}.crossbar" if hardware.tile.pe.pipelined else pe.path
         build.netlist.server(server, "private", self._lane(f"{name}.write", reader, write, (arrived,), written))
         return written
+
+    def _add_fetch(self, stream: Stream, request: int, bits: int) -> int:
+        """Fetch of one PE's weights, from DRAM if there is any; returns the latch behind it."""
+        build = self.build
+        if build.hardware.chip.dram.is_present:
+            return dram.add_fetch(build, stream, request)
+        fetched = build.channel(f"{stream.name}.fetched")
+        fetch = programming.fetch_action(build.hardware, stream.layer, self.n_batches, bits)
+        lane = self._lane(f"{stream.name}.fetch", stream.layer, fetch, (request,), fetched)
+        build.shared(programming.PORT).lanes.append(lane)
+        build.netlist.input_lanes.append(lane)
+        return fetched
 
     def _add_signal(self, name: str, inputs: tuple[int, ...], targets: list[Target]) -> None:
         lane = self._lane(name, "", programming.control_action(name.rpartition(".")[2], self.n_batches), inputs)

@@ -1,4 +1,4 @@
-"""Whole frames that wait in the global buffer between layers, and the ports that read them back.
+"""Whole frames that wait in the global buffer, or in DRAM, between layers, and the ports that read them back.
 
 Layers that only read share one port and its multicast. What joins other data, or multiplies it, has ports of its own,
 one for what it reads and one for each block that it adds: a port that fed both a join and what the join waits for
@@ -13,7 +13,7 @@ import numpy as np
 
 from archsim.components import chip_ports
 from archsim.components.netlist import LineBuffer, Target
-from archsim.engine import geometry, global_buffer
+from archsim.engine import dram, geometry, global_buffer
 from archsim.engine.construction import Construction
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
@@ -33,6 +33,8 @@ class Staging:
         self.intake = intake
         self.rounds = rounds
         self._stages: dict[str, list[int]] = {}
+        self._spilled: set[str] = set()
+        """Layers whose frames wait in DRAM: the global buffer was full when they came, in order of layers."""
 
     def arrivals(self, layer: LayerMapping, block: int, stream: Stream) -> list[Arrival]:
         """Where a column block's frames wait for staged readers; the ports that read them come with the first block."""
@@ -41,12 +43,12 @@ class Staging:
             return []
         if name not in self._stages:
             self._stages[name] = self._add_stage(layer)
-        write = chip_ports.stage_write_action(
-            self.build.hardware, name, stream.data_class, stream.n_tokens, stream.bits
-        )
-        source = block * layer.n_copies + layer.copy
+        build, source = self.build, block * layer.n_copies + layer.copy
         targets = tuple(Target("buffer", index, source) for index in self._stages[name])
-        _, target = global_buffer.add_write(self.build, stream, write, targets)
+        if name in self._spilled:
+            return [Arrival(IO_NODE, dram.add_write(build, stream, name, targets))]
+        write = chip_ports.stage_write_action(build.hardware, name, stream.data_class, stream.n_tokens, stream.bits)
+        _, target = global_buffer.add_write(build, stream, write, targets)
         return [Arrival(IO_NODE, target)]
 
     def _readers(self, name: str) -> list[LayerMapping]:
@@ -60,7 +62,8 @@ class Staging:
         build, name = self.build, layer.layer.name
         channels, height, width = layer.layer.out_shape
         batch = geometry.staged_frames(self.mapping, build.activity.n_timesteps) * height * width
-        build.require_global_buffer(channels * build.emission.output_bits(layer) * batch)
+        if not build.stays_on_chip(channels * build.emission.output_bits(layer) * batch):
+            self._spilled.add(name)
         readers, joiners = self._readers(name), self._joiners(name)
         numbers = sorted({number for item in (*readers, *joiners) for number in item.rounds})
         return [
@@ -119,9 +122,12 @@ class Staging:
 
     def _add_port(self, reader: tuple[int, int], stream: Stream, arrivals: list[Arrival]) -> None:
         build = self.build
-        bits = int(stream.bits)
-        action = chip_ports.stage_read_action(build.hardware, stream.name, stream.data_class, stream.n_tokens, bits)
-        _, outbox = global_buffer.add_read(build, stream, action, reader)
+        if stream.layer in self._spilled:
+            outbox = dram.add_read(build, stream, reader)
+        else:
+            size = (stream.n_tokens, int(stream.bits))
+            action = chip_ports.stage_read_action(build.hardware, stream.name, stream.data_class, *size)
+            _, outbox = global_buffer.add_read(build, stream, action, reader)
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
 

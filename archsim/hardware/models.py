@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
 from archsim.hardware.devices import LARGEST_DRIVE, Device, DevicePhysics
+from archsim.hardware.dram import Dram
 from archsim.units import ceil_div, cycles_of
 
 Auto = Literal["auto"]
@@ -99,6 +100,8 @@ class Chip(Part):
     """Network between the tiles."""
     global_buffer: GlobalBuffer = GlobalBuffer()
     """Chip-level input and output memory."""
+    dram: Dram = Dram()
+    """Memory behind the input and output port."""
     neuron: Neuron = Neuron()
     """Neuron module."""
 

@@ -40,7 +40,7 @@ ACTIONS = {
     "router": ("hop",),
     "global_buffer": ("read", "write"),
 }
-"""Actions that a simulation counts; a cost library must price all of them."""
+"""Actions that a simulation counts; a cost library must price all of them, and those of the chip's DRAM if any."""
 
 _CYCLES = (
     ("tile.pe.adc.cycles_per_conversion", "adc", "convert"),
@@ -73,6 +73,12 @@ def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
     library = _read_costs(_find_costs(hardware_file, hardware.costs))
     hardware.with_library(library)
     return library
+
+
+def needed_actions(hardware: Hardware) -> dict[str, tuple[str, ...]]:
+    """Actions that the cost library of a chip must price, by component."""
+    dram = hardware.chip.dram
+    return ACTIONS | ({f"dram_{dram.kind}": ("read", "write")} if dram.is_present else {})
 
 
 def hardware_schema() -> dict[str, Any]:
@@ -121,7 +127,7 @@ def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
     if library.node_nm != hardware.node_nm:
         where = f"node_nm is {hardware.node_nm}; cost library '{library.name}' is for {library.node_nm}"
         yield "node_nm", f"{where}; they must be equal"
-    for component, actions in ACTIONS.items():
+    for component, actions in needed_actions(hardware).items():
         for action in actions:
             try:
                 library.energy_pj(component, action, **cost_parameters(hardware, component))

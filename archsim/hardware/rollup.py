@@ -87,7 +87,7 @@ def unit_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
 def chip_parts(hardware: Hardware, n_nodes: int, v_mem_bits: int = 0) -> list[Part]:
     """Parts outside the tiles.
 
-    The input port has no area of its own: what it sends waits in the global buffer.
+    The input port has no area of its own: what it sends waits in the global buffer. DRAM is not on the chip.
 
     Args:
         hardware: The chip.
@@ -96,6 +96,7 @@ def chip_parts(hardware: Hardware, n_nodes: int, v_mem_bits: int = 0) -> list[Pa
     """
     return [
         Part("input", "input", 0.0, 0.0),
+        *([Part("dram", "dram", 0.0, 0.0)] if hardware.chip.dram.is_present else ()),
         _part(hardware, "global_buffer", "global_buffer", bits=hardware.chip.global_buffer.kib * 1024 * 8),
         *(_neuron_parts(hardware, "chip.", v_mem_bits) if hardware.chip.neuron.level == "chip" else ()),
         *(_part(hardware, f"noc.router{node}", "router") for node in range(n_nodes)),

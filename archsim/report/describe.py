@@ -85,6 +85,12 @@ def _hierarchy(hardware: Hardware) -> Sheet:
                 f"range {adc.range} per {adc.range_scope}{', stops early' if adc.early_stop else ''}"),
     ]  # fmt: skip
     rows += analog_rows(hardware)
+    if chip.dram.is_present:
+        dram = chip.dram.channel
+        text = (
+            f"{chip.dram.kind}, {dram.gb_per_s:g} GB/s, latency {dram.latency_ns:g} ns, bursts of {dram.burst_bytes} B"
+        )
+        rows.insert(2, ("DRAM", f"{text}, rows of {dram.page_bytes} B, policy {chip.dram.page_policy}"))
     if hardware.mapping.first_layer == "digital":
         rows.append(("MAC unit", f"{tile.mac.lanes} lanes, one unit per column block of a first layer"))
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
