@@ -18,6 +18,8 @@ from test_staged_joins import work_bounds_ps
 
 from archsim.components.dram import bursts_and_rows
 from archsim.engine.construction import Construction
+from archsim.engine.critical_path import path_table
+from archsim.engine.simulation import sample_latencies_ps
 from archsim.engine.tables import movement_table
 from archsim.errors import ConfigError
 from archsim.hardware.reader import load_hardware
@@ -193,6 +195,15 @@ def test_what_is_loaded_is_written_and_read_and_what_is_spilled_comes_back(seed)
     for data_class in set(into["class"]):
         written = into[into["class"] == data_class]["bits"].sum()
         assert out[out["class"] == data_class]["bits"].sum() >= written  # every reader reads it
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_critical_path_sums_to_the_latency(seed):
+    each = case(seed)
+    n_samples = each.activity.n_samples
+    table = path_table(each.netlist, each.trace, n_samples)
+    latencies = sample_latencies_ps(each.log, n_samples)
+    assert table.groupby("sample")["duration_ps"].sum().tolist() == latencies.tolist()
 
 
 def test_some_random_networks_spill():

@@ -15,6 +15,7 @@ from archsim.engine.construction import Construction
 from archsim.engine.transport import Stream
 from archsim.eventlog import Movement
 
+
 def add_load(build: Construction, stream: Stream, target: Target) -> None:
     """Load positions of the input to where they wait in the global buffer, as far as there is room for them."""
     hardware, name, n_tokens = build.hardware, f"{stream.name}.load", stream.n_tokens

@@ -69,9 +69,8 @@ class Dram(BaseModel):
 
     @model_validator(mode="after")
     def _keys_need_a_kind(self) -> Self:
-        given = [
-            name for name in sorted(self.model_fields_set - {"kind"}) if getattr(self, name) not in ("auto", "on_chip")
-        ]
+        defaults = type(self).model_fields.items()
+        given = [name for name, key in defaults if name != "kind" and getattr(self, name) != key.default]
         if self.kind == "none" and given:
             raise ValueError(
                 f"{given[0]} is given and kind is none; choose kind: lpddr4 or hbm2, or leave {given[0]} out"
