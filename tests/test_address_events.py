@@ -74,7 +74,8 @@ def expected_packets(each: Simulated, item: LayerMapping, block: int, copy: int)
 
 def injected(each: Simulated, stream: str) -> list[tuple[int, int]]:
     """(Position over all frames, bits) of every packet that a stream puts on the NoC, from the netlist."""
-    lanes = [lane for lane in each.netlist.lanes() if lane.name == stream and lane.reserves]
+    ports = [server for server in each.netlist.servers if server.name != "global_buffer"]
+    lanes = [lane for port in ports for lane in port.lanes if lane.name == stream and lane.reserves]
     return [pair for lane in lanes for pair in zip(sent_by(lane).tolist(), lane.actions[0].bits.tolist(), strict=True)]
 
 

@@ -80,7 +80,7 @@ class Lane:
 
     Input is a join of `inputs` (channels, token n of each), or the `reader` (line buffer, reader
     index), or nothing (a source). Output is a channel entered at the end of the service, or `wires`
-    entered at its start (a cut-through header runs ahead of its tail); `reserves` lists what must
+    entered at its start (a cut-through header runs ahead of its tail), or both; `reserves` lists what must
     have a free slot before a grant.
     """
 
