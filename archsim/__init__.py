@@ -16,11 +16,13 @@ __all__ = [
     "Result",
     "__version__",
     "critical_path",
+    "findings",
     "infer",
     "load_hardware",
     "load_workload",
     "map_network",
     "simulate",
+    "what_if",
     "write_report",
 ]
 
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from archsim.api import (
         Result,
         critical_path,
+        findings,
         infer,
         load_hardware,
         load_workload,
         map_network,
         simulate,
+        what_if,
         write_report,
     )
 

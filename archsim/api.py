@@ -14,9 +14,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from archsim.activity import Activity
 from archsim.engine.geometry import check_buffers
@@ -40,6 +41,7 @@ __all__ = [
     "Result",
     "Workload",
     "critical_path",
+    "findings",
     "infer",
     "load_hardware",
     "load_workload",
@@ -47,10 +49,14 @@ __all__ = [
     "record",
     "simulate",
     "split_overrides",
+    "what_if",
     "write_report",
 ]
 
 WORKLOAD_PREFIX = "workload."
+
+Change = AnyMapping[str, object]
+"""Hardware keys with new values, all changed together."""
 
 
 def infer(
@@ -122,6 +128,22 @@ def critical_path(result: Result, sample: int = 0) -> pd.DataFrame:
     from archsim.analysis.critical_path import critical_path as path_of
 
     return path_of(result, sample)
+
+
+def what_if(
+    result: Result, changes: Change | Sequence[Change] | None = None, progress: Progress | None = None
+) -> pd.DataFrame:
+    """What changes of the chip would do, each simulated; see `archsim.analysis.what_if.what_if`."""
+    from archsim.analysis.what_if import what_if as try_changes
+
+    return try_changes(result, changes, progress)
+
+
+def findings(result: Result) -> list[dict[str, Any]]:
+    """What limits a run whose changes were tried (`result.changes = what_if(result)`), and what to change first."""
+    from archsim.analysis.findings import findings as found
+
+    return found(result)
 
 
 def write_report(result: Result, path: str | Path) -> None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsim.hardware.models import Hardware
+    from archsim.result import Result
     from archsim.workload.model import Workload
 
 DEFAULT_HARDWARE = "spikesim-rram-64"
 DEFAULT_WORKLOAD = "digits-cnn"
+FINDINGS = "findings.json"
 RUNS_FOLDER = Path("reports") / "runs"
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
@@ -77,9 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", default="auto", help="auto (by size), simpy or compiled")
     run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
     run.add_argument("--chips", metavar="N", type=int, default=1, help="chips whose accuracy is evaluated")
+    run.add_argument("--what-if", action="store_true", help="try changes of the chip and report what they do")
     _add_workload_options(run)
     _add_common_options(run)
     run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="write the report of finished runs again")
+    report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run")
+    report.set_defaults(command=_report)
 
     describe = commands.add_parser("describe", help="check the files; show hierarchy, area, costs and mapping")
     describe.add_argument("hardware", metavar="HW", help="shipped name or YAML file")
@@ -142,8 +149,12 @@ def _run(options: argparse.Namespace) -> int:
         result = api.simulate(
             hardware, workload, options.samples, options.seed, options.engine, options.chips, progress.update
         )
+        files = {"report.html": lambda path: api.write_report(result, path)}
+        if options.what_if:
+            result.changes = api.what_if(result, progress=progress.update)
+            files[FINDINGS] = lambda path: _write_findings(result, path)
     result.wall_clock["command_s"] = round(time.perf_counter() - began, 3)
-    written = result.write(target, {"report.html": lambda path: api.write_report(result, path)})
+    written = result.write(target, files)
     if options.json:
         print(json.dumps(result.summary, indent=2))
         return 0
@@ -151,6 +162,19 @@ def _run(options: argparse.Namespace) -> int:
 
     print_result(result, _console())
     print(f"report: {written / 'report.html'}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from archsim import api
+    from archsim.result import Result
+
+    for folder in options.folders:
+        result = Result.load(folder)
+        api.write_report(result, folder / "report.html")
+        if result.changes is not None:
+            _write_findings(result, folder / FINDINGS)
+        print(f"report: {folder / 'report.html'}")
     return 0
 
 
@@ -266,6 +290,14 @@ def _load(options: argparse.Namespace) -> tuple[Hardware | None, Workload | None
         seed=seed,
     )
     return hardware, workload
+
+
+def _write_findings(result: Result, path: Path) -> None:
+    """Write what limits a run and what to change first, as JSON."""
+    from archsim import api
+    from archsim.result import FORMAT_VERSION, write_json
+
+    write_json(path, {"format_version": FORMAT_VERSION, "findings": api.findings(result)})
 
 
 def _new_run_folder(hardware: Hardware, workload: Workload) -> Path:

@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 TABLES = ("components", "layers", "movement", "chips")
 QUEUES = "queues.csv"
 PATHS = "critical_path.parquet"
+CHANGES = "what_if.csv"
 
 
 @dataclass
@@ -49,6 +50,10 @@ class Result:
     """Waits and queue depths per component; None in results of an archsim that did not write them."""
     walk: Callable[[], pd.DataFrame | None] = field(default=lambda: None, repr=False)
     """Finds or reads the critical paths; called when they are first asked for."""
+    origin: Any = field(default=None, repr=False)
+    """Mapping, workload and activity of the run (`archsim.engine.simulation.Origin`); None in loaded results."""
+    changes: pd.DataFrame | None = None
+    """What changes of the chip would do, once `archsim.what_if` was asked."""
 
     @cached_property
     def paths(self) -> pd.DataFrame | None:
@@ -97,6 +102,8 @@ class Result:
             self.queues.to_csv(folder / QUEUES, index=False, lineterminator="\n")
         if self.paths is not None:
             _write_paths(self.paths, folder / PATHS)
+        if self.changes is not None:
+            self.changes.to_csv(folder / CHANGES, index=False, lineterminator="\n")
         (folder / "config.yaml").write_text(self.config, encoding="utf-8")
         run = {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock}
         write_json(folder / "run.json", run)
@@ -141,6 +148,9 @@ class Result:
             run,
             pd.read_csv(folder / QUEUES) if (folder / QUEUES).exists() else None,
             partial(_read_paths, folder / PATHS),
+            changes=pd.read_csv(folder / CHANGES, keep_default_na=False, na_values=[""])
+            if (folder / CHANGES).exists()
+            else None,
         )
 
 

@@ -53,11 +53,15 @@ def latency_stack(result: Result, sample: int = 0) -> pd.DataFrame:
         ConfigError: As `critical_path`.
     """
     path = critical_path(result, sample)
-    kinds = dict(zip(result.components["component"].astype(str), result.components["kind"].astype(str), strict=True))
-    grouped = path.assign(kind=path["component"].map(kinds)).groupby(["kind", "layer", "cause"], sort=True)
+    grouped = path.assign(kind=path["component"].map(kinds_of(result))).groupby(["kind", "layer", "cause"], sort=True)
     stack = grouped["duration_ps"].agg(n_segments="size", duration_ps="sum").reset_index()
     stack["share"] = stack["duration_ps"] / max(int(path["duration_ps"].sum()), 1)
     return stack.sort_values("duration_ps", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def kinds_of(result: Result) -> dict[str, str]:
+    """Kind of every component."""
+    return dict(zip(result.components["component"].astype(str), result.components["kind"].astype(str), strict=True))
 
 
 def co_critical(result: Result, sample: int = 0) -> list[tuple[str, str, int]]:

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,14 @@ _MIN_SERVICES_FOR_COMPILED = 50_000
 
 _MIN_SAMPLES_FOR_THROUGHPUT = 3
 _MIN_SAMPLES_FOR_PERCENTILES = 20
+
+
+class Origin(NamedTuple):
+    """What a run was computed from; results keep it in memory, so that it can be repeated with changes."""
+
+    mapping: Mapping
+    workload: Workload
+    activity: Activity
 
 
 def simulate_activity(
@@ -117,6 +125,7 @@ def build_result(
         notes,
         queues=queue_table(netlist, trace),
         walk=partial(path_table, netlist, trace, activity.n_samples),
+        origin=Origin(mapping, workload, activity),
     )
 
 

@@ -5,9 +5,11 @@ Main entry points: `load_hardware`, `load_costs`, `hardware_schema`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +21,7 @@ from archsim.hardware.models import Hardware
 from archsim.hardware.rollup import cost_parameters
 from archsim.shipped import find_file, shipped_folder, shipped_names
 from archsim.units import cycles_of
-from archsim.yamlfile import NO_OVERRIDES, read_model
+from archsim.yamlfile import NO_OVERRIDES, dump_model, read_model
 
 ACTIONS = {
     "tile_buffer": ("read", "write"),
@@ -62,6 +64,34 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO
     path = find_file(str(name_or_path), "hwconfigs", ".yaml", ConfigError)
     hardware = read_model(path, Hardware, ConfigError, overrides, lambda found: _faults(found, path))
     return _with_levels(hardware, path).with_library(load_costs(path, hardware))
+
+
+def change_hardware(hardware: Hardware, changes: Mapping[str, object]) -> Hardware:
+    """The hardware with some keys changed, checked as if its file had been loaded with them; prices stay.
+
+    Raises:
+        ConfigError: All faults of the changes, and of what they make of the hardware.
+    """
+
+    def library_of(found: Hardware) -> CostLibrary:
+        return hardware.library if found.costs == hardware.costs else _read_costs(_find_costs(None, found.costs))
+
+    def faults(found: Hardware) -> Iterator[tuple[str, str]]:
+        try:
+            library = library_of(found)
+        except ConfigError as err:
+            yield "costs", str(err)
+        else:
+            yield from _cost_faults(found, library)
+
+    with TemporaryDirectory(prefix="archsim-") as folder:
+        path = Path(folder) / "hardware.yaml"
+        path.write_text(dump_model(hardware), encoding="utf-8")
+        try:
+            changed = read_model(path, Hardware, ConfigError, changes, faults)
+        except ConfigError as err:
+            raise ConfigError(re.sub(rf"{re.escape(str(path))}:\d+: ", f"{hardware.name}: ", str(err))) from err
+    return changed.with_library(library_of(changed))
 
 
 def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
@@ -123,7 +153,11 @@ def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
     except ConfigError as err:
         yield "costs", str(err)
         return
-    library = _read_costs(costs_file)
+    yield from _cost_faults(hardware, _read_costs(costs_file))
+
+
+def _cost_faults(hardware: Hardware, library: CostLibrary) -> Iterator[tuple[str, str]]:
+    """What is wrong with valid hardware in view of its cost library: (key, fault)."""
     if library.node_nm != hardware.node_nm:
         where = f"node_nm is {hardware.node_nm}; cost library '{library.name}' is for {library.node_nm}"
         yield "node_nm", f"{where}; they must be equal"

@@ -8,13 +8,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from archsim.errors import ConfigError
-from archsim.report import energy_sections, text_sections, time_sections
+from archsim.report import energy_sections, text_sections, time_sections, why_section
 from archsim.report.terminal import headline_meanings, headline_rows
 from archsim.report.text import plain
 from archsim.result import Result
 
 SECTION_TITLES = {
     "headline": "Is this design any good?",
+    "why": "What limits it, and what to change first?",
     "accuracy": "How right are the answers?",
     "energy_layer": "Which layer takes the energy?",
     "energy_kind": "Which kind of component takes the energy?",
@@ -47,6 +48,7 @@ def render_report(result: Result) -> str:
             hardware=plain(summary["hardware"]),
             verdict=text_sections.verdict(result),
             headline=headline,
+            why=why_section.why(result),
             accuracy=text_sections.accuracy(summary),
             chips=text_sections.chips(result),
             energy_layer=energy_sections.energy_by_layer(result),

@@ -30,6 +30,16 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class WhySection:
+    """What limits the run: a verdict, pairs that bind together, the latency stack, and the changes that were tried."""
+
+    verdict: str
+    pairs: tuple[str, ...]
+    stack: Chart | None
+    changes: Table | None = None
+
+
+@dataclass(frozen=True)
 class ComponentSection:
     """The most expensive components, the others to unfold, and how many did nothing."""
 

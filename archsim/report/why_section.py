@@ -1,0 +1,162 @@
+"""Section of the report on what limits the run: verdict, latency stack, pairs that bind together, tried changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from archsim.analysis.critical_path import co_critical, latency_stack
+from archsim.analysis.findings import findings
+from archsim.report import charts
+from archsim.report.charts import OTHER, Bar
+from archsim.report.page import Chart, Table, WhySection
+from archsim.report.text import is_missing, kind_label, layer_label, percent, plain, share, shorten, time_scale
+from archsim.result import Result
+from archsim.units import format_time
+
+_N_PARTS = 12
+"""Rows of the latency stack that are listed."""
+_N_PAIRS = 3
+_CAUSES = {
+    "data": "its input came last",
+    "server": "it was busy with the token before",
+    "arbiter": "it was busy with another stream",
+    "credit": "there was no room behind it",
+}
+
+
+def why(result: Result) -> WhySection:
+    """What limits the run, as far as its files say."""
+    if result.paths is None:
+        return WhySection(
+            "This result was written without critical paths. Run the simulation again to see what limits it.", (), None
+        )
+    found = findings(result)
+    return WhySection(verdict(result, found), _pairs(result), _stack(result), _changes(result))
+
+
+def verdict(result: Result, found: list[dict[str, Any]]) -> str:
+    """What limits the run and what to change first, in one or two sentences."""
+    stack = latency_stack(result)
+    latency = format_time(int(stack["duration_ps"].sum()))
+    top = stack.iloc[0]
+    if not found:
+        tried = "No tried change saves 1 %" if result.changes is not None else "Changes of the chip were not tried"
+        return (
+            f"{percent(top['share'])} of the latency of {latency} is spent in {kind_label(top['kind'])} of "
+            f"{layer_label(top['layer'])}, which started no earlier because {_CAUSES[top['cause']]}. {tried}"
+            + ("." if result.changes is not None else " (archsim run --what-if does it).")
+        )
+    first, most = found[0], max(found, key=lambda finding: finding["verified_gain"])
+    evidence = first["evidence"]
+    where = (
+        f", {percent(evidence['share_in_layer'])} in {layer_label(evidence['layer'])}" if "layer" in evidence else ""
+    )
+    words = f"{percent(evidence['share'])} of the latency of {latency} is spent in {plain(first['resource'])}{where}. "
+    words += f"First change: {_saving(first)} saved by simulation."
+    return words if most is first else f"{words} The largest effect: {_saving(most)}."
+
+
+def _saving(finding: dict[str, Any]) -> str:
+    effects = _effect(finding["energy_gain"], "energy") + _effect(finding["area_gain"], "area")
+    return f"{plain(finding['suggestion'])}, {percent(finding['verified_gain'])} of the latency{effects}"
+
+
+def _effect(gain: float, what: str) -> str:
+    if abs(gain) < 0.0005:
+        return ""
+    return f", {percent(abs(gain))} {'less' if gain > 0 else 'more'} {what}"
+
+
+def _stack(result: Result) -> Chart:
+    """The critical path of sample 0 by layer, kind of component and cause."""
+    stack = latency_stack(result)
+    total = int(stack["duration_ps"].sum())
+    scale = time_scale([float(stack["duration_ps"].max())])
+    by_kind = stack.groupby("kind", sort=True)["duration_ps"].sum().sort_values(ascending=False, kind="stable")
+    kinds = [str(kind) for kind in by_kind.index]
+    shown = kinds[: charts.N_COLOURS]
+    palette = {**charts.colours(shown), OTHER: "c-other"}
+    order = [str(name) for name in result.layers["layer"]]
+    order += [name for name in dict.fromkeys(stack["layer"].astype(str)) if name not in order]
+    sums = stack.groupby("layer")["duration_ps"].sum()
+    bars = []
+    for layer in order:
+        if layer not in sums.index:
+            continue
+        mine = stack[stack["layer"] == layer].groupby("kind")["duration_ps"].sum()
+        parts = [(kind, float(mine.get(kind, 0))) for kind in shown]
+        parts.append((OTHER, float(mine.sum()) - sum(value for _, value in parts)))
+        value = f"{scale.text(sums[layer])} {scale.unit}, {share(sums[layer], total)}"
+        segments = charts.stacked(parts, palette.__getitem__, float(sums.max()), _tooltip(layer_label(layer)))
+        bars.append(Bar(layer_label(layer), value, segments))
+    cells = tuple(
+        (
+            kind_label(row["kind"]),
+            layer_label(row["layer"]),
+            f"{row['cause']}: {_CAUSES[row['cause']]}",
+            scale.text(row["duration_ps"]),
+            percent(row["share"]),
+        )
+        for row in stack.head(_N_PARTS).to_dict("records")
+    )
+    rest = int(stack["duration_ps"].iloc[_N_PARTS:].sum())
+    if rest:
+        cells += (("all others", "", "", scale.text(rest), share(rest, total)),)
+    head = ("kind of component", "layer", "why it started no earlier", f"time [{scale.unit}]", "share")
+    foot = ("sum, the latency", "", "", scale.text(total), share(total, total))
+    table = Table("Critical path of sample 0", head, cells, n_text=3, foot=foot)
+    text = (
+        "The critical path of sample 0: from its last output back to its injection, always to what came last. Its "
+        "segments sum to the latency exactly, so a part that is not on it gains nothing by being faster."
+    )
+    legend = [(kind_label(kind), palette[kind]) for kind in shown]
+    legend += [(OTHER, palette[OTHER])] if len(kinds) > len(shown) else []
+    return Chart(text, tuple(legend), tuple(bars), table)
+
+
+def _pairs(result: Result) -> tuple[str, ...]:
+    """Parts that bind at the same time, the longest first, as far as it is a hundredth of the latency."""
+    least_ps = latency_stack(result)["duration_ps"].sum() / 100
+    return tuple(
+        f"{shorten(first)} and {shorten(second)} bind together for {format_time(duration_ps)}: making only one of them "
+        "faster gains nothing there."
+        for first, second, duration_ps in co_critical(result)[:_N_PAIRS]
+        if duration_ps >= least_ps
+    )
+
+
+def _changes(result: Result) -> Table | None:
+    """Every tried change with what it does."""
+    if result.changes is None:
+        return None
+    rows = sorted(result.changes.to_dict("records"), key=lambda row: _sort_key(row["latency_gain"]))
+    scale = time_scale([row["latency_ps"] for row in rows if not is_missing(row["latency_ps"])])
+    cells = tuple(
+        (
+            plain(row["change"]),
+            shorten(row["resource"]),
+            percent(row["share_on_critical_path"]),
+            scale.text(row["latency_ps"]),
+            *(_signed(row[f"{name}_gain"]) for name in ("latency", "energy", "area")),
+            "" if is_missing(row["note"]) else shorten(row["note"], 100),
+        )
+        for row in rows
+    )
+    gains = ("latency saved", "energy saved", "area saved")
+    head = ("change", "resource", "on the path (gain at most)", f"latency [{scale.unit}]", *gains, "note")
+    return Table("Changes, each simulated", head, cells, n_text=2)
+
+
+def _sort_key(gain: float | None) -> float:
+    return 2.0 if gain is None or is_missing(gain) else -gain
+
+
+def _signed(gain: float | None) -> str:
+    if gain is None or is_missing(gain):
+        return percent(None)
+    return percent(gain) if gain >= 0 else f"−{percent(-gain, 1 if gain < -0.001 else 3)}"
+
+
+def _tooltip(label: str) -> Callable[[str, float], str]:
+    return lambda kind, value: f"{label}, {OTHER if kind == OTHER else kind_label(kind)}: {format_time(value)}"
