@@ -105,9 +105,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_common_options(record)
     record.set_defaults(command=_record)
 
-    validate = commands.add_parser("validate", help="compare with a published model or a circuit simulator")
-    validate.add_argument("reference", choices=["spikesim", "spice"], help="what to compare with")
+    validate = commands.add_parser("validate", help="compare with a published model, a circuit or a network simulator")
+    validate.add_argument("reference", choices=["spikesim", "spice", "noc"], help="what to compare with")
     validate.add_argument("--json", action="store_true", help="print JSON only")
+    traffic = validate.add_argument_group(
+        "traffic", "with noc: measure one pattern on a mesh instead of comparing with BookSim2"
+    )
+    traffic.add_argument("--k", type=int, metavar="K", help="nodes on a side of the mesh (default 8)")
+    traffic.add_argument(
+        "--traffic", dest="pattern", metavar="PATTERN", help="uniform (default), transpose, neighbor or hotspot"
+    )
+    traffic.add_argument("--hotspot", type=int, metavar="NODE", help="where hotspot traffic goes (default: drawn)")
+    traffic.add_argument("--flit-rate", type=float, metavar="R", help="flits per node and cycle (default 0.1)")
+    traffic.add_argument("--flits", type=int, metavar="P", help="flits per packet (default 1)")
+    traffic.add_argument("--vcs", dest="virtual_channels", type=int, metavar="V", help="virtual channels (default 4)")
+    traffic.add_argument("--detail", metavar="DETAIL", help="packet (default) or flit")
+    traffic.add_argument("--cycles", type=int, metavar="N", help="cycles measured (default: 40000 packets)")
+    traffic.add_argument("--seed", type=int, metavar="S", help="seed of the traffic (default 0)")
     validate.set_defaults(command=_validate)
 
     schema = commands.add_parser("schema", help="print the JSON schema of hardware files")
@@ -224,9 +238,28 @@ def _record(options: argparse.Namespace) -> int:
     return 0
 
 
+TRAFFIC_OPTIONS = (
+    "k",
+    "pattern",
+    "hotspot",
+    "flit_rate",
+    "flits",
+    "virtual_channels",
+    "detail",
+    "cycles",
+    "seed",
+)
+"""Options of `validate noc`, under the names of `validation.noc.Traffic`."""
+
+
 def _validate(options: argparse.Namespace) -> int:
     from importlib import import_module
 
+    given = {name: getattr(options, name) for name in TRAFFIC_OPTIONS if getattr(options, name) is not None}
+    if given and options.reference != "noc":
+        raise ConfigError(f"validate {options.reference} has no traffic; leave the options of `validate noc` out")
+    if given:
+        return _measure_traffic(given, options.json)
     reference = import_module(f"archsim.validation.{options.reference}")
     with _Progress(enabled=not options.json) as progress:
         checks = list(reference.checks(progress.update))
@@ -251,6 +284,18 @@ def _validate(options: argparse.Namespace) -> int:
     if failed:
         print(f"archsim: out of tolerance: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _measure_traffic(given: dict[str, Any], as_json: bool) -> int:
+    from archsim.validation import noc
+
+    found = noc.measure(noc.Traffic(**given))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return 0
+    rows = [(name, f"{value:.6g}" if isinstance(value, float) else str(value)) for name, value in found.items()]
+    _print_table(_console(), "validate noc", ("figure", "archsim"), rows)
+    return 0
 
 
 def _schema(options: argparse.Namespace) -> int:

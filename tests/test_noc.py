@@ -29,6 +29,11 @@ def chip() -> Hardware:
     return load_hardware("demo")
 
 
+def grid(side: int, kind: str = "mesh") -> noc.Topology:
+    """A square network."""
+    return noc.Topology(kind, side, side)
+
+
 class Mesh:
     """A netlist of packet streams on a square mesh."""
 
@@ -46,14 +51,14 @@ class Mesh:
         outbox = self._inbox()
         source = _lane("source", np.diff(times, prepend=0), output=outbox)
         netlist.server("source", "private", source)
-        tree = noc.multicast_tree(origin, destinations, self.side)
+        tree = noc.multicast_tree(grid(self.side), origin, destinations)
         inboxes = [self._inbox() for _ in tree.links]
 
         def wires(parent: int, delay_ps: int) -> tuple[Wire, ...]:
             return tuple(Wire(Target("channel", inboxes[child]), delay_ps) for child in tree.children(parent))
 
         what = (n, bits, "a", "b", "spikes")
-        action = noc.inject_action(chip(), origin, *what)
+        action = noc.inject_action(chip(), f"{origin}.inject", *what)
         self._port(f"{origin}.inject", action, outbox, wires(-1, noc.injection_delay_ps(chip())))
         for index, link in enumerate(tree.links):
             forward = wires(index, noc.hop_delay_ps(chip()))
@@ -155,7 +160,7 @@ trees = st.integers(1, 6).flatmap(
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_a_tree_is_the_union_of_its_routes(case):
     side, source, destinations = case
-    tree = noc.multicast_tree(source, destinations, side)
+    tree = noc.multicast_tree(grid(side), source, destinations)
     routes = {link for destination in destinations for link in noc.xy_route(source, destination, side)}
     assert (set(tree.links), len(tree.links)) == (routes, len(routes))
 
@@ -164,7 +169,7 @@ def test_a_tree_is_the_union_of_its_routes(case):
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_following_parents_gives_the_route_of_every_destination(case):
     side, source, destinations = case
-    tree = noc.multicast_tree(source, destinations, side)
+    tree = noc.multicast_tree(grid(side), source, destinations)
 
     def back(index: int) -> list:
         return [] if index < 0 else [*back(tree.parents[index]), tree.links[index]]
@@ -177,7 +182,7 @@ def test_following_parents_gives_the_route_of_every_destination(case):
 @settings(derandomize=True, deadline=None, max_examples=50)
 def test_parents_stand_before_their_children(case):
     side, source, destinations = case
-    tree = noc.multicast_tree(source, destinations, side)
+    tree = noc.multicast_tree(grid(side), source, destinations)
     late = [index for index, parent in enumerate(tree.parents) if parent >= index]
     unheard = [index for index in range(len(tree.links)) if index not in tree.children(tree.parents[index])]
     assert (late, unheard) == ([], [])

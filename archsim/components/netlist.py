@@ -4,7 +4,8 @@ Tokens are implicit: every lane serves its tokens in order, 0, 1, 2, ..., and ar
 one costs. A server owns lanes. A `private` server has one lane and blocks after service when its
 output is full; a `shared` server grants one of its lanes at a time (oldest arrival, then lowest
 lane), and only once the lane's destination slots are reserved, because a shared part that blocks
-while it is held deadlocks at a join.
+while it is held deadlocks at a join. A `router` sends over several links at a time, through the
+virtual channels of each.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Action:
     bits: np.ndarray
     energy_pj: np.ndarray
     movement: Movement | None = None
+    moves: np.ndarray | None = None
+    """For which tokens the movement counts; None means all."""
 
     def renamed(self, name: str, energy_factor: float) -> Action:
         """The same action under another name, its energy times a factor."""
@@ -44,8 +47,8 @@ class Action:
 
     def at(self, component: str, movement: Movement | None = None) -> Action:
         """The same action of another component, its arrays shared; with another movement if one is given."""
-        movement = movement or self.movement
-        return Action(component, self.name, self.duration_ps, self.count, self.bits, self.energy_pj, movement)
+        arrays = (self.duration_ps, self.count, self.bits, self.energy_pj)
+        return Action(component, self.name, *arrays, movement or self.movement, self.moves)
 
     def only(self, tokens: np.ndarray) -> Action:
         """The same action at some tokens (bool, one per token); at the others nothing is done."""
@@ -72,6 +75,46 @@ class Wire:
 
     target: Target
     delay_ps: int | np.ndarray
+
+
+@dataclass(frozen=True)
+class Link:
+    """Wires from one router to the next (or into the network, or out of it), with a buffer at their far end.
+
+    The buffer is divided into virtual channels, each a queue of packets of which the first may move on.
+    A packet is granted a virtual channel with its head and gives it back after its tail, so flits of
+    several packets take turns on the link but never mix in a virtual channel.
+    """
+
+    name: str
+    virtual_channels: int
+    depth: int
+    """Tokens that the buffer of a virtual channel holds; UNBOUNDED never blocks."""
+    packets: int
+    """Packets that may be under way at a time: 1 where the sender has one packet at hand, else `virtual_channels`."""
+    reuse_ps: int
+    """From the end of a tail's service until its virtual channel may be granted again."""
+    next_ps: int
+    """From the end of a tail's service at the far end until the packet behind it may move on."""
+    credit_ps: int
+    """From the grant of a token at the far end until the sender may use its slot."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How a lane goes through a router: the links (indices) it comes by and leaves by, and its packets."""
+
+    entry: int | None
+    """None: packets begin here, one token taken from the inputs for each."""
+    exit: int
+    tails: np.ndarray | None = None
+    """Which tokens end a packet; None: every token is one."""
+
+    def heads(self, n_tokens: int) -> np.ndarray:
+        """Which tokens begin a packet."""
+        if self.tails is None:
+            return np.ones(n_tokens, bool)
+        return np.concatenate([[True], self.tails[:-1]])[:n_tokens]
 
 
 @dataclass
@@ -105,6 +148,8 @@ class Lane:
     """Number of every token among all positions of all frames, where the lane serves only some of them."""
     sent_positions: np.ndarray | None = None
     """Line-buffer position of every token sent, where silent positions or those of other copies are left out."""
+    passage: Passage | None = None
+    """Through which ports of a router the lane goes."""
 
     @property
     def service_ps(self) -> np.ndarray:
@@ -121,13 +166,23 @@ class Lane:
         """Tokens that leave the lane."""
         return self.n_tokens if self.emit is None else int(np.count_nonzero(self.emit))
 
+    @property
+    def takes(self) -> np.ndarray | None:
+        """Which tokens take something out of the inputs; None means all. Where packets begin, their heads do."""
+        if self.passage is None or self.passage.entry is not None or self.passage.tails is None:
+            return None
+        return self.passage.heads(self.n_tokens)
+
+
+Policy = Literal["private", "shared", "router"]
+
 
 @dataclass
 class Server:
-    """A physical part that serves one token at a time."""
+    """A physical part that serves one token at a time, or a router, of which every link does."""
 
     name: str
-    policy: Literal["private", "shared"]
+    policy: Policy
     lanes: list[Lane] = field(default_factory=list)
 
 
@@ -181,10 +236,11 @@ class ComponentInfo:
 
 @dataclass
 class Netlist:
-    """Servers, channels and line buffers of one run, plus the parts list."""
+    """Servers, channels, links and line buffers of one run, plus the parts list."""
 
     servers: list[Server] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     buffers: list[LineBuffer] = field(default_factory=list)
     components: list[ComponentInfo] = field(default_factory=list)
     input_lanes: list[Lane] = field(default_factory=list)
@@ -197,16 +253,24 @@ class Netlist:
         self.channels.append(Channel(name, capacity))
         return len(self.channels) - 1
 
-    def server(self, name: str, policy: Literal["private", "shared"], *lanes: Lane) -> Server:
-        """Add a server; shared ones may get further lanes later."""
+    def link(self, link: Link) -> int:
+        """Add a link between routers; returns its index."""
+        self.links.append(link)
+        return len(self.links) - 1
+
+    def server(self, name: str, policy: Policy, *lanes: Lane) -> Server:
+        """Add a server; shared ones and routers may get further lanes later."""
         self.servers.append(Server(name, policy, list(lanes)))
         return self.servers[-1]
 
     def parts(self) -> list[Server]:
-        """Servers of one name as one: a physical part may serve in different roles, never at the same time."""
+        """What serves one token at a time: servers of one name as one, as a physical part may serve in different roles,
+        and a router link by link."""
         merged: dict[str, Server] = {}
         for server in self.servers:
-            merged.setdefault(server.name, Server(server.name, server.policy)).lanes += server.lanes
+            for lane in server.lanes:
+                name = self.links[lane.passage.exit].name if lane.passage else server.name
+                merged.setdefault(name, Server(name, server.policy)).lanes.append(lane)
         return list(merged.values())
 
     def lanes(self) -> list[Lane]:
@@ -232,6 +296,12 @@ def require_executable(netlist: Netlist) -> None:
                     f"{lane.name}: a shared server gives positions of a line buffer free when its service ends; "
                     f"release_after is {lane.release_after} of {len(lane.actions)} actions; use a private server"
                 )
+            if server.policy == "router" and lane.reader:
+                raise SimulationError(f"{lane.name}: a router cannot read a line buffer; use a private server")
+            if (server.policy == "router") != (lane.passage is not None) or (lane.passage and lane.output is not None):
+                raise SimulationError(
+                    f"{lane.name}: lanes of routers, and only those, have a passage, and wires instead of an output"
+                )
             if server.policy == "private" and (lane.wires or lane.reserves):
                 raise SimulationError(
                     f"{lane.name}: a private server has one channel behind it and no wires; use a shared one"
@@ -242,6 +312,25 @@ def require_executable(netlist: Netlist) -> None:
                 name = (netlist.channels if target.kind == "channel" else netlist.buffers)[target.index].name
                 _require_alone(name, "fed", lane, fed.setdefault(target, lane))
             _require_lengths(netlist, lane)
+    for server in netlist.servers:
+        for lane in server.lanes:
+            if lane.passage is not None:
+                _require_passage(netlist, server, lane, fed)
+
+
+def _require_passage(netlist: Netlist, server: Server, lane: Lane, fed: dict[Target, Lane]) -> None:
+    """Packets reach a lane through one channel, from a lane that leaves by the link they come by."""
+    passage = lane.passage
+    assert passage is not None, "the caller looked"
+    if passage.entry is not None:
+        before = fed.get(Target("channel", lane.inputs[0])) if len(lane.inputs) == 1 else None
+        if before is None or before.passage is None or before.passage.exit != passage.entry:
+            name = netlist.links[passage.entry].name
+            raise SimulationError(f"{lane.name}: comes by link {name} but is not fed by one lane that leaves by it")
+        if not np.array_equal(before.passage.heads(before.n_tokens), passage.heads(lane.n_tokens)):
+            raise SimulationError(f"{lane.name}: its packets have other lengths than those of {before.name}")
+    if passage.tails is not None and lane.n_tokens and not passage.tails[-1]:
+        raise SimulationError(f"{lane.name}: the last packet has no tail")
 
 
 def _require_alone(name: str, what: str, lane: Lane, first: Lane) -> None:
@@ -256,8 +345,11 @@ def _targets(lane: Lane) -> list[Target]:
 
 def _require_lengths(netlist: Netlist, lane: Lane) -> None:
     n_sent = lane.n_emitted
-    described = [("emit", lane.emit, lane.n_tokens), ("sent_positions", lane.sent_positions, n_sent)]
+    n_placed = n_sent if lane.takes is None else int(np.count_nonzero(lane.takes))
+    described = [("emit", lane.emit, lane.n_tokens), ("sent_positions", lane.sent_positions, n_placed)]
     described += [("delay_ps", wire.delay_ps, n_sent) for wire in lane.wires if isinstance(wire.delay_ps, np.ndarray)]
+    if lane.passage:
+        described.append(("tails", lane.passage.tails, lane.n_tokens))
     described += [("duration_ps", action.duration_ps, lane.n_tokens) for action in lane.actions]
     if lane.reader:
         described.append(("need", netlist.buffers[lane.reader[0]].need, lane.n_tokens))

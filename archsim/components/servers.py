@@ -2,13 +2,14 @@
 
 This is the meaning of a netlist. `PrivateServer` blocks after service; `SharedServer` is granted
 by `Arbitration` (oldest arrival first, then lowest lane) with its destination slots reserved.
-A user's own component is a class with a `run` generator and a `wake` method, like these two.
+A user's own component is a class with a `run` generator and a `wake` method, like these two and
+`router.Router`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 
@@ -46,6 +47,7 @@ class Port:
         self.emit: list[bool] | None = None if lane.emit is None else lane.emit.tolist()
         self.positions: list[int] | None = None if lane.sent_positions is None else lane.sent_positions.tolist()
         self.next = 0
+        self.n_taken = 0
         self.n_sent = 0
         self.start: list[int] = []
         self.leave: list[int] = []
@@ -77,7 +79,7 @@ class Port:
         """Time since which every slot that the next token reserves has been free; None while one is not."""
         freed = -1
         if self.emits():
-            position = self.n_sent if self.positions is None else self.positions[self.n_sent]
+            position = self.next_position()
             for place in self.reserves:
                 slot = place.slot_ps(position)
                 if slot is None:
@@ -85,10 +87,15 @@ class Port:
                 freed = max(freed, slot)
         return freed
 
+    def next_position(self) -> int:
+        """Line-buffer position that the next output goes to."""
+        return self.n_sent if self.positions is None else self.positions[self.n_sent]
+
     def take(self) -> None:
         """Remove the next token's input from its latches."""
         for latch in self.inputs:
-            latch.pop(self.next)
+            latch.pop(self.n_taken)
+        self.n_taken += 1
 
     def log_start(self, cause: int, predecessor: int = NO_PREDECESSOR) -> None:
         """Write down that the next token's service starts now."""
@@ -179,6 +186,18 @@ class _Instant(simpy.Event):
         self.callbacks = [callback]
 
 
+class Granted(Protocol):
+    """Whoever Arbitration decides for."""
+
+    index: int
+
+    def choose(self) -> Any:
+        """What to grant, looking only; None if there is nothing."""
+
+    def accept(self, choice: Any) -> None:
+        """Start what was chosen."""
+
+
 class Arbitration:
     """Takes all grant decisions of an instant at once, after everything else of that instant.
 
@@ -191,9 +210,9 @@ class Arbitration:
 
     def __init__(self, env: Clock) -> None:
         self.env = env
-        self._asking: dict[int, SharedServer] = {}
+        self._asking: dict[int, Granted] = {}
 
-    def request(self, server: SharedServer) -> None:
+    def request(self, server: Granted) -> None:
         """Ask for a decision at the end of the present instant."""
         if not self._asking:
             self.env.schedule(_Instant(self.env, self._decide), priority=self._LATE)  # type: ignore[arg-type]

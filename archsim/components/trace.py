@@ -23,7 +23,8 @@ class LaneTrace:
     start_cause: np.ndarray
     leave_cause: np.ndarray
     predecessor: np.ndarray
-    """Shared servers whose grant waited for another lane: running number of the service before it on this server."""
+    """Where the grant waited for another lane: running number, on its server or router, of the service that it waited
+    for; on a shared server that is the service before it."""
 
     @classmethod
     def empty(cls, lane: Lane) -> LaneTrace:

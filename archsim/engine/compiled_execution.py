@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from archsim.components.netlist import Lane, Netlist, Target, Wire, require_executable
+from archsim.components.netlist import Lane, Netlist, Policy, Target, Wire, require_executable
 from archsim.components.trace import NO_PREDECESSOR, ChannelStatistics, ExecutionTrace, LaneTrace
 from archsim.engine import kernel, simpy_execution
 from archsim.engine.kernel import NONE, Machine
@@ -20,6 +20,20 @@ from archsim.errors import SimulationError
 Progress = Callable[[float], None]
 
 _LARGEST_TABLE = 1 << 16
+_LANE_COLUMNS = (
+    "service",
+    "service_step",
+    "emit",
+    "positions",
+    "inputs",
+    "n_inputs",
+    "reserves",
+    "n_reserves",
+    "server",
+    "policy",
+    "output",
+)
+_POLICIES: dict[Policy, int] = {"private": kernel.PRIVATE, "shared": kernel.SHARED, "router": kernel.ROUTER}
 
 
 def execute(netlist: Netlist, progress: Progress | None = None) -> ExecutionTrace:
@@ -114,10 +128,13 @@ class _Tables:
         """Tables at the beginning of time, with room for the trace."""
         n_tokens, n_lanes = self.tokens[-1], len(self.all_lanes)
         n_positions = sum(len(buffer.last_use) for buffer in self.netlist.buffers)
-        n_events = n_lanes + len(self.wires)
+        n_virtual = sum(link.virtual_channels for link in self.netlist.links)
+        n_events = n_lanes + len(self.wires) + 3 * n_virtual
         n_servers = len(self.netlist.servers)
         table = min(_LARGEST_TABLE, 1 << max(8, n_events.bit_length()))
         lanes, servers, channels = self._lanes(), self._servers(), self._channels()
+        links, virtual = self._links()
+        self._fill_routers(lanes, servers, links)
         buffers, sources, readers, wires = self._buffers(), self._sources(), self._readers(), self._wires()
         clock = _records(kernel.CLOCK, 1)
         clock.current = NONE
@@ -125,6 +142,8 @@ class _Tables:
             lanes=lanes,
             servers=servers,
             channels=channels,
+            links=links,
+            virtual=virtual,
             buffers=buffers,
             sources=sources,
             readers=readers,
@@ -132,6 +151,10 @@ class _Tables:
             numbers=self.numbers.array(),
             emits=self.emits.array(),
             arrivals=np.empty(int(channels.ring_size.sum(dtype=np.int64)), np.int64),
+            slot_ps=np.full(int((links.depth * links.n_channels).sum()), NONE, np.int64),
+            queue_lane=np.empty(int(virtual.queue_size.sum(dtype=np.int64)), np.int32),
+            queue_packet=np.empty(int(virtual.queue_size.sum(dtype=np.int64)), np.int32),
+            sent_channel=np.empty(n_tokens if len(links) else 0, np.int8),
             complete_ps=np.empty(n_positions, np.int64),
             released_ps=np.empty(n_positions, np.int64),
             start_ps=np.full(n_tokens, NONE, np.int64),
@@ -147,7 +170,10 @@ class _Tables:
             time_event=np.empty(n_events + 1, np.int32),
             woken=np.empty(n_lanes, np.int32),
             asking=np.empty(n_servers, np.int32),
-            chosen=np.empty(n_servers, np.int32),
+            chosen=np.empty(n_servers + n_lanes, np.int32),
+            candidates=np.empty(n_lanes, np.int32),
+            planned=np.empty(3 * n_virtual, np.int32),
+            planned_ps=np.empty(3 * n_virtual, np.int64),
             clock=clock,
         )
 
@@ -158,28 +184,37 @@ class _Tables:
         rows.n_tokens = [lane.n_tokens for lane in self.all_lanes]
         rows.n_wires = [len(lane.wires) for lane in self.all_lanes]
         rows.first_wire = np.cumsum(rows.n_wires) - rows.n_wires
-        number = 0
+        rows.buffer = NONE
+        columns: dict[str, list[int]] = {name: [] for name in _LANE_COLUMNS}
         for index, server in enumerate(self.netlist.servers):
             for lane in server.lanes:
-                self._fill_lane(rows[number], lane, index, server.policy == "shared")
-                number += 1
+                for column, value in zip(columns.values(), self._lane(lane, index, server.policy), strict=True):
+                    column.append(value)
+        for name, column in columns.items():
+            rows[name] = column
+        for row, lane in zip(rows, self.all_lanes, strict=True):
+            if lane.reader is not None:
+                row.fetch, row.fetch_step = self._times(lane.fetch_ps)
+                row.buffer, row.reader = lane.reader[0], self.first_reader[lane.reader[0]] + lane.reader[1]
         return rows
 
-    def _fill_lane(self, row: np.record, lane: Lane, server: int, is_shared: bool) -> None:
+    def _lane(self, lane: Lane, server: int, policy: Policy) -> tuple[int, ...]:
+        """What `_LANE_COLUMNS` hold; a lane at a time, as writing single fields of records is slow."""
         places = [self._place(target) for target in lane.reserves]
-        if is_shared and lane.output is not None:
+        if policy == "shared" and lane.output is not None:
             places.append(lane.output)
-        row.service, row.service_step = self._times(lane.service_ps)
-        row.emit = NONE if lane.emit is None else self.emits.add(lane.emit)
-        row.positions = NONE if lane.sent_positions is None else self.numbers.add(lane.sent_positions)
-        row.inputs, row.n_inputs = self.numbers.add_new(list(lane.inputs)), len(lane.inputs)
-        row.reserves, row.n_reserves = self.numbers.add_new(places), len(places)
-        row.server, row.is_shared = server, is_shared
-        row.output = NONE if lane.output is None else lane.output
-        row.buffer = NONE
-        if lane.reader is not None:
-            row.fetch, row.fetch_step = self._times(lane.fetch_ps)
-            row.buffer, row.reader = lane.reader[0], self.first_reader[lane.reader[0]] + lane.reader[1]
+        return (
+            *self._times(lane.service_ps),
+            NONE if lane.emit is None else self.emits.add(lane.emit),
+            NONE if lane.sent_positions is None else self.numbers.add(lane.sent_positions),
+            self.numbers.add_new(list(lane.inputs)),
+            len(lane.inputs),
+            self.numbers.add_new(places),
+            len(places),
+            server,
+            _POLICIES[policy],
+            NONE if lane.output is None else lane.output,
+        )
 
     def _times(self, values: np.ndarray) -> tuple[int, int]:
         """Where times per token begin, and how far apart they are: 0 where all are equal."""
@@ -194,29 +229,92 @@ class _Tables:
         rows = _records(kernel.SERVER_STATE, len(self.netlist.servers))
         rows.first_lane = _starts(len(server.lanes) for server in self.netlist.servers)[:-1]
         rows.last_lane = NONE
+        rows.policy = [_POLICIES[server.policy] for server in self.netlist.servers]
         return rows
 
     def _channels(self) -> np.recarray:
         rows = _records(kernel.CHANNEL, len(self.netlist.channels))
         rows.capacity = [channel.capacity for channel in self.netlist.channels]
-        rows.consumer = rows.producer = NONE
+        rows.consumer = rows.producer = rows.heads = NONE
         reserved = np.zeros(len(rows), bool)
+        consumer, tokens, ring_size = rows.consumer, rows.consumer_tokens, rows.ring_size
         for number, lane in enumerate(self.all_lanes):
             for channel in lane.inputs:
-                rows.consumer[channel], rows.consumer_tokens[channel] = number, self.tokens[number]
+                consumer[channel], tokens[channel] = number, self.tokens[number]
+                if (takes := lane.takes) is not None:
+                    rows.heads[channel] = self.numbers.add_new(np.flatnonzero(takes).tolist())
             for target in lane.reserves:
                 if target.kind == "channel":
                     rows.producer[target.index], reserved[target.index] = number, True
             if lane.output is not None:
                 rows.producer[lane.output], reserved[lane.output] = number, True
-                rows.ring_size[lane.output] = lane.n_emitted
+                ring_size[lane.output] = lane.n_emitted
         for number, wire in self.wires:
             if wire.target.kind == "channel":
-                rows.ring_size[wire.target.index] = self.all_lanes[number].n_emitted
+                ring_size[wire.target.index] = self.all_lanes[number].n_emitted
         bounded = reserved & (rows.capacity > 0)
         rows.ring_size[bounded] = np.minimum(rows.ring_size, rows.capacity)[bounded]
         rows.ring = np.cumsum(rows.ring_size, dtype=np.int64) - rows.ring_size
         return rows
+
+    def _links(self) -> tuple[np.recarray, np.recarray]:
+        """Links and their virtual channels, all empty and free."""
+        specs = self.netlist.links
+        rows = _records(kernel.LINK, len(specs))
+        rows.free_ps = rows.read_free_ps = rows.flit_ps = rows.before_ps = NONE
+        rows.sent_by = rows.read_by = rows.before_by = NONE
+        rows.sender = rows.receiver = NONE
+        for name in ("reuse_ps", "next_ps", "credit_ps", "depth", "packets"):
+            rows[name] = [getattr(link, name) for link in specs]
+        rows.n_channels = [link.virtual_channels for link in specs]
+        rows.first_channel = _starts(rows.n_channels)[:-1]
+        rows.last = rows.n_channels - 1
+        n_packets = np.zeros(len(specs), np.int64)
+        for lane in self.all_lanes:
+            if lane.passage is not None:
+                n_packets[lane.passage.exit] += np.count_nonzero(lane.passage.heads(lane.n_tokens))
+        virtual = _records(kernel.VIRTUAL, int(rows.n_channels.sum()))
+        virtual.link = np.repeat(np.arange(len(specs)), rows.n_channels)
+        depth = rows.depth[virtual.link]
+        virtual.reuse_ps = virtual.next_ps = virtual.freed_by = virtual.left_by = NONE
+        virtual.n_freed = virtual.n_credited = depth
+        virtual.slots = _starts(depth)[:-1]
+        most = n_packets[virtual.link]
+        virtual.queue_size = np.maximum(np.where(depth > 0, np.minimum(depth, most), most), 1)
+        virtual.queue = _starts(virtual.queue_size)[:-1]
+        return rows, virtual
+
+    def _fill_routers(self, lanes: Any, servers: Any, links: Any) -> None:
+        """Which way lanes go through routers, which lanes feed which, and what each router looks at."""
+        lanes.entry = lanes.exit = lanes.feeder = lanes.tails = lanes.last_service = lanes.next_ps = NONE
+        on_way = [(number, lane, lane.passage) for number, lane in enumerate(self.all_lanes) if lane.passage]
+        takers = {
+            Target("channel", lane.inputs[0]): number for number, lane, passage in on_way if passage.entry is not None
+        }
+        entries: list[dict[int, None]] = [{} for _ in self.netlist.servers]
+        sources: list[list[int]] = [[] for _ in self.netlist.servers]
+        entry, leaves, tails, feeder = lanes.entry, lanes.exit, lanes.tails, lanes.feeder
+        first_branch, n_branches, sender, receiver = lanes.branches, lanes.n_branches, links.sender, links.receiver
+        for (number, lane, passage), server in zip(
+            on_way, lanes.server[[item[0] for item in on_way]].tolist(), strict=True
+        ):
+            leaves[number] = passage.exit
+            sender[passage.exit] = server
+            if passage.tails is not None:
+                tails[number] = self.emits.add(passage.tails)
+            if passage.entry is None:
+                sources[server].append(number)
+            else:
+                entry[number] = passage.entry
+                receiver[passage.entry] = server
+                entries[server].setdefault(passage.entry)
+            branches = [takers[wire.target] for wire in lane.wires if wire.target in takers]
+            first = self.numbers.add_new(branches)
+            for branch in branches:
+                first_branch[branch], n_branches[branch], feeder[branch] = first, len(branches), number
+        for row, comes_by, begins in zip(servers, entries, sources, strict=True):
+            row.entries, row.n_entries = self.numbers.add_new(list(comes_by)), len(comes_by)
+            row.sources, row.n_sources = self.numbers.add_new(begins), len(begins)
 
     def _buffers(self) -> np.recarray:
         rows = _records(kernel.BUFFER, len(self.netlist.buffers))
@@ -259,17 +357,21 @@ class _Tables:
     def _wires(self) -> np.recarray:
         rows = _records(kernel.WIRE, len(self.wires))
         rows.channel = rows.buffer = NONE
-        for row, (number, wire) in zip(rows, self.wires, strict=True):
-            row.lane = number
-            if isinstance(wire.delay_ps, np.ndarray):
-                row.delay, row.delay_step = self._times(wire.delay_ps)
-            else:
-                row.delay = self.numbers.add_new([wire.delay_ps])
+        rows.lane = [number for number, _ in self.wires]
+        delays = [
+            self._times(wire.delay_ps)
+            if isinstance(wire.delay_ps, np.ndarray)
+            else (self.numbers.add_new([wire.delay_ps]), 0)
+            for _, wire in self.wires
+        ]
+        rows.delay, rows.delay_step = zip(*delays, strict=True) if delays else ((), ())
+        channel, buffer, source = rows.channel, rows.buffer, rows.source
+        for number, (_, wire) in enumerate(self.wires):
             if wire.target.kind == "channel":
-                row.channel = wire.target.index
+                channel[number] = wire.target.index
             else:
-                row.buffer = wire.target.index
-                row.source = self.first_source[wire.target.index] + wire.target.source
+                buffer[number] = wire.target.index
+                source[number] = self.first_source[wire.target.index] + wire.target.source
         return rows
 
 

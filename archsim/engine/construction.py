@@ -47,7 +47,7 @@ class Construction:
         self.first_frames = Frames(activity.n_samples, (0, 1))
         self.netlist = Netlist()
         self.emission = Emission(mapping, activity)
-        self.transport = Transport(mapping, self.netlist)
+        self.transport = Transport(self.hardware, mapping.mesh_width, mapping.mesh_height, self.netlist)
         self._stored_bits: dict[tuple[int, int], int] = {}
         self._shared: dict[str, Server] = {}
         self._global_buffer_bits = 0

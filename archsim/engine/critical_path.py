@@ -11,16 +11,16 @@ passes, whose order is looked up once).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from archsim.components.netlist import UNBOUNDED, Lane, LineBuffer, Netlist, Server, Target, Wire
-from archsim.components.trace import ExecutionTrace
+from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.errors import SimulationError
-from archsim.eventlog import CAUSES, DATA
+from archsim.eventlog import CAUSES, CREDIT, DATA
 from archsim.units import format_time
 
 if TYPE_CHECKING:
@@ -68,6 +68,32 @@ class Segment(NamedTuple):
     duration_ps: int
     co_component: str
     """A part that had to end at the same instant as this segment; empty if there was none."""
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """Services of several lanes, in order of their starts and, as each takes time, of their leaves."""
+
+    start_ps: np.ndarray
+    leave_ps: np.ndarray
+    lane: np.ndarray
+    token: np.ndarray
+
+    @classmethod
+    def of(cls, numbers: list[int], times: Sequence[LaneTrace]) -> _Uses:
+        """Services of the lanes of these numbers."""
+        start_ps = np.concatenate([times[number].start_ps for number in numbers])
+        leave_ps = np.concatenate([times[number].leave_ps for number in numbers])
+        lane = np.repeat(numbers, [len(times[number].start_ps) for number in numbers])
+        token = np.concatenate([np.arange(len(times[number].start_ps)) for number in numbers])
+        order = np.lexsort((lane, leave_ps, start_ps))
+        return cls(start_ps[order], leave_ps[order], lane[order], token[order])
+
+    def at(self, time_ps: int, by_leave: bool) -> list[Point]:
+        """Leaves, or starts, of that time."""
+        times = self.leave_ps if by_leave else self.start_ps
+        first, end = np.searchsorted(times, [time_ps, time_ps + 1])
+        return [Point(int(self.lane[at]), int(self.token[at]), by_leave) for at in range(first, end)]
 
 
 @dataclass
@@ -133,6 +159,7 @@ class Walk:
         self._sent: dict[int, np.ndarray] = {}
         self._last_use: dict[int, np.ndarray] = {}
         self._ends: dict[int, np.ndarray] = {}
+        self._link_uses: dict[tuple[int, bool], _Uses] = {}
         self._names = list(self._codes)
 
     def injection_ps(self, sample: int) -> int:
@@ -210,24 +237,73 @@ class Walk:
     def _of_start(self, point: Point) -> Iterator[Edge]:
         lane, token = self.lanes[point.lane], point.token
         start_ps = int(self.times[point.lane].start_ps[token])
-        for channel in lane.inputs:
-            yield from self._arrivals(Target("channel", channel), token, start_ps)
+        number = self._input_number(point)
+        if number is not None:
+            for channel in lane.inputs:
+                yield from self._arrivals(Target("channel", channel), number, start_ps)
         if lane.reader:
             yield from self._completions(lane.reader[0], token, start_ps)
         if token and int(self.times[point.lane].leave_ps[token - 1]) == start_ps:
             yield self._end(Point(point.lane, token - 1, True))
         if self._servers[point.lane].policy == "private":
             return
-        number = self._output_number(point)
+        if lane.passage is not None:
+            yield from self._links(point, start_ps)
+        number = self._output_number(point) if lane.takes is None else number
         if number is not None:
             position = number if lane.sent_positions is None else int(lane.sent_positions[number])
             for target in lane.reserves:
                 yield from self._slots(target, number, position, start_ps)
             if lane.output is not None:
                 yield from self._slots(Target("channel", lane.output), number, number, start_ps)
-        before = self._ended_at(self._servers[point.lane], start_ps)
+        before = self._ended_at(self._servers[point.lane], start_ps) if lane.passage is None else None
         if before is not None:
             yield self._end(before)
+
+    def _links(self, point: Point, at_ps: int) -> Iterator[Edge]:
+        """Services of a router that held a link on either side until that instant, or a virtual channel of it, and
+        those of the next router that gave a slot back."""
+        lane = self.lanes[point.lane]
+        passage = lane.passage
+        assert passage is not None, "the caller looked"
+        link, component = self.netlist.links[passage.exit], lane.actions[0].component
+        is_head = point.token == 0 or self._is_tail(Point(point.lane, point.token - 1, True))
+        held = [(passage.exit, True, link.reuse_ps)]
+        if passage.entry is not None:
+            held.append((passage.entry, False, self.netlist.links[passage.entry].next_ps))
+        for index, is_exit, turn_ps in held:
+            uses = self._uses_of_link(index, is_exit)
+            for before in uses.at(at_ps, by_leave=True):
+                yield self._end(before)
+            for before in uses.at(at_ps - turn_ps, by_leave=True) if is_head and turn_ps else ():
+                if self._is_tail(before):
+                    yield self._end(before)._replace(segments=((component, DELAY, turn_ps),))
+        if int(self.times[point.lane].start_cause[point.token]) == CREDIT and link.depth != UNBOUNDED:
+            for taker in self._uses_of_link(passage.exit, False).at(at_ps - link.credit_ps, by_leave=False):
+                credit = ((component, DELAY, link.credit_ps),)
+                yield Edge(_CREDIT_RANK, self._code(taker.lane), taker.token, taker, credit)
+
+    def _is_tail(self, point: Point) -> bool:
+        passage = self.lanes[point.lane].passage
+        return passage is None or passage.tails is None or bool(passage.tails[point.token])
+
+    def _uses_of_link(self, link: int, is_exit: bool) -> _Uses:
+        """Services that send over a link, or that take out of its buffer."""
+        if (link, is_exit) not in self._link_uses:
+            numbers = [
+                number
+                for number, lane in enumerate(self.lanes)
+                if lane.passage and (lane.passage.exit if is_exit else lane.passage.entry) == link
+            ]
+            self._link_uses[link, is_exit] = _Uses.of(numbers, self.times)
+        return self._link_uses[link, is_exit]
+
+    def _input_number(self, point: Point) -> int | None:
+        """Which token of its inputs a service takes; None if it takes none."""
+        takes = self.lanes[point.lane].takes
+        if takes is None:
+            return point.token
+        return int(np.count_nonzero(takes[: point.token])) if takes[point.token] else None
 
     def _end(self, before: Point) -> Edge:
         """The server was busy until the leave of a service before."""
@@ -275,6 +351,8 @@ class Walk:
         if capacity == UNBOUNDED or number < capacity:
             return
         taker, token = self._takers[target.index], number - capacity
+        if (takes := self.lanes[taker].takes) is not None:
+            token = int(np.flatnonzero(takes)[token])
         if int(self.times[taker].start_ps[token]) == at_ps:
             yield Edge(_CREDIT_RANK, self._code(taker), token, Point(taker, token, False))
 

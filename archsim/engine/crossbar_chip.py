@@ -371,10 +371,10 @@ class _Builder:
                         ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
                         for part in rollup.unit_parts(self.hardware, unit.path, n_weights)
                     ]
-        n_nodes = self.mapping.mesh_width * self.mapping.mesh_height
+        n_routers = self.build.transport.topology.n_routers
         parts += [
             ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
-            for part in rollup.chip_parts(self.hardware, n_nodes, v_mem_bits.get(geometry.CHIP, 0))
+            for part in rollup.chip_parts(self.hardware, n_routers, v_mem_bits.get(geometry.CHIP, 0))
         ]
         known = {part.path for part in parts}
         for lane in self.netlist.lanes():

@@ -3,10 +3,11 @@
 It knows nothing of the SimPy execution and shares no timing with it; `archsim.engine.compiled_execution`
 fills its tables from a netlist and reads the times back.
 
-Every private lane, shared server and wire has at most one event under way, so an event is the number
-of its lane, or of its wire behind all lanes. Events of equal time form a list; a heap orders the lists,
-a hash table finds the list of a time. What happens within an instant has one outcome in whatever order
-it is worked off, except for grants: they are decided together, once nothing else moves (`_decide`).
+Every lane, wire, and virtual channel (of three kinds of event) has at most one event under way, so an event
+is the number of its lane, of its wire behind all lanes, or of its virtual channel behind those. Events of
+equal time form a list; a heap orders the lists, a hash table finds the list of a time. What happens within
+an instant has one outcome in whatever order it is worked off, except for grants: they are decided together,
+once nothing else moves (`_decide`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from archsim.jit import compiled, inlined
 
 NONE = -1
 """Index that points nowhere; as a time: from the beginning."""
+
+PRIVATE, SHARED, ROUTER = range(3)
+"""Policies of servers."""
+
+CREDITED, REUSABLE, MOVABLE = range(3)
+"""Events of a virtual channel: a slot may be used, it may be granted again, its first packet may move on."""
 
 WAITING, FETCHING, SERVING, BLOCKED = range(4)
 """What a private lane does. `FETCHING` ends when its line-buffer positions are given free."""
@@ -45,7 +52,7 @@ LANE = np.dtype(
         ("first_wire", "i4"),
         ("n_wires", "i4"),
         ("server", "i4"),
-        ("is_shared", "i4"),
+        ("policy", "i4"),
         ("buffer", "i4"),
         ("reader", "i4"),  # in `readers`
         ("output", "i4"),
@@ -56,6 +63,24 @@ LANE = np.dtype(
         ("state", "i4"),
         ("is_ready", "i4"),
         ("is_woken", "i4"),
+        # in routers only
+        ("tails", "i8"),  # where the mask begins in `emits`; NONE: every token is a packet
+        ("branches", "i8"),  # lanes that take on the same packets, in `numbers`
+        ("n_branches", "i4"),
+        ("entry", "i4"),
+        ("exit", "i4"),
+        ("feeder", "i4"),
+        ("n_seen", "i4"),  # arrived tokens that have been looked at
+        ("n_heads_seen", "i4"),
+        ("n_tails", "i4"),
+        ("channel", "i4"),  # virtual channel that the packet under way goes into
+        ("next_channel", "i4"),  # ... that the next flit goes into
+        ("entry_channel", "i4"),  # ... that it comes out of
+        ("next_ps", "i8"),  # since when its packet has been the first
+        ("age_ps", "i8"),  # since when it asks
+        ("slot_ps", "i8"),  # since when its slots have been free
+        ("packet_ps", "i8"),  # when the packet under way arrived
+        ("last_service", "i8"),
     ],
     align=True,
 )
@@ -67,6 +92,59 @@ SERVER_STATE = np.dtype(
         ("last_lane", "i4"),
         ("is_busy", "i4"),
         ("is_asking", "i4"),
+        ("policy", "i4"),
+        ("entries", "i8"),  # links by which packets come, in `numbers`
+        ("sources", "i8"),  # lanes whose packets begin here, in `numbers`
+        ("n_entries", "i4"),
+        ("n_sources", "i4"),
+    ],
+    align=True,
+)
+LINK = np.dtype(
+    [
+        ("free_ps", "i8"),
+        ("read_free_ps", "i8"),
+        ("sent_by", "i8"),
+        ("read_by", "i8"),
+        ("flit_ps", "i8"),  # time, virtual channel and token of what the buffer gave last
+        ("reuse_ps", "i8"),
+        ("next_ps", "i8"),
+        ("credit_ps", "i8"),
+        ("before_ps", "i8"),  # when its output was free for that, and which service had used it
+        ("before_by", "i8"),
+        ("flit_channel", "i4"),
+        ("flit_token", "i4"),
+        ("first_channel", "i4"),
+        ("n_channels", "i4"),
+        ("depth", "i4"),
+        ("packets", "i4"),
+        ("last", "i4"),
+        ("sender", "i4"),
+        ("receiver", "i4"),
+        ("is_taken", "i4"),  # by a grant of this decision
+        ("is_read", "i4"),
+        ("read_channel", "i4"),  # what it gives in this decision
+        ("read_token", "i4"),
+    ],
+    align=True,
+)
+VIRTUAL = np.dtype(
+    [
+        ("slots", "i8"),  # where the times of its slots begin in `slot_ps`: a ring as long as the link's depth
+        ("queue", "i8"),  # where its packets begin in `queue_lane`, `queue_packet`: rings
+        ("reuse_ps", "i8"),
+        ("next_ps", "i8"),
+        ("freed_by", "i8"),
+        ("left_by", "i8"),
+        ("link", "i4"),
+        ("queue_size", "i4"),
+        ("head", "i4"),
+        ("n_packets", "i4"),
+        ("n_freed", "i4"),  # slots given back, those of the beginning included
+        ("n_used", "i4"),
+        ("n_credited", "i4"),  # slots given back whose time has come
+        ("is_pending", "i4"),
+        ("is_owned", "i4"),
     ],
     align=True,
 )
@@ -74,6 +152,7 @@ CHANNEL = np.dtype(
     [
         ("ring", "i8"),  # where arrival times begin in `arrivals`
         ("consumer_tokens", "i8"),  # where the consumer's tokens begin in the trace arrays
+        ("heads", "i8"),  # which of them take something out, in `numbers`; NONE: all
         ("since_ps", "i8"),
         ("integral", "i8"),
         ("capacity", "i4"),
@@ -135,6 +214,7 @@ CLOCK = np.dtype(
         ("n_times", "i4"),
         ("n_woken", "i4"),
         ("n_asking", "i4"),
+        ("n_planned", "i4"),
         ("is_faulty", "i4"),  # tokens overtook each other, or a channel got more than it has room for
     ],
     align=True,
@@ -147,6 +227,8 @@ class Machine(NamedTuple):
     lanes: np.recarray
     servers: np.recarray
     channels: np.recarray
+    links: np.recarray
+    virtual: np.recarray
     buffers: np.recarray
     sources: np.recarray
     readers: np.recarray
@@ -156,6 +238,11 @@ class Machine(NamedTuple):
     emits: np.ndarray
     arrivals: np.ndarray
     """Arrival times of the tokens waiting in each channel: rings."""
+    slot_ps: np.ndarray
+    queue_lane: np.ndarray
+    queue_packet: np.ndarray
+    sent_channel: np.ndarray
+    """Virtual channel of every packet, at its head's place among the tokens of its lane."""
     complete_ps: np.ndarray
     released_ps: np.ndarray
     start_ps: np.ndarray
@@ -175,6 +262,9 @@ class Machine(NamedTuple):
     woken: np.ndarray
     asking: np.ndarray
     chosen: np.ndarray
+    candidates: np.ndarray
+    planned: np.ndarray
+    planned_ps: np.ndarray
     clock: np.recarray
 
 
@@ -182,27 +272,37 @@ class Machine(NamedTuple):
 def run(m: Machine) -> None:
     """Execute until nothing moves."""
     n_lanes = len(m.lanes)
+    first_virtual = n_lanes + len(m.wires)
     clock = m.clock[0]
     for lane in range(n_lanes):
         _wake(m, lane)
     while True:
-        if clock.n_woken > 0:
+        if clock.n_planned > 0:
+            clock.n_planned -= 1
+            _schedule(m, m.planned[clock.n_planned], m.planned_ps[clock.n_planned])
+        elif clock.n_woken > 0:
             clock.n_woken -= 1
             lane = m.woken[clock.n_woken]
             m.lanes[lane].is_woken = 0
-            if m.lanes[lane].is_shared:
+            if m.lanes[lane].policy == SHARED:
                 _look_for_grant(m, lane)
-            else:
+            elif m.lanes[lane].policy == PRIVATE:
                 _move_private(m, lane)
+            else:
+                _look_at_arrivals(m, lane)
         elif clock.current != NONE:
             event = clock.current
             clock.current = m.events[event].following
-            if event >= n_lanes:
+            if event >= first_virtual:
+                _change_virtual(m, (event - first_virtual) // 3, (event - first_virtual) % 3)
+            elif event >= n_lanes:
                 _arrive(m, event - n_lanes)
-            elif m.lanes[event].is_shared:
+            elif m.lanes[event].policy == SHARED:
                 _end_shared(m, event)
-            else:
+            elif m.lanes[event].policy == PRIVATE:
                 _end_private(m, event)
+            else:
+                _ask(m, m.lanes[event].server)
         elif clock.n_asking > 0:
             _decide(m)
         elif clock.n_times > 0:
@@ -316,13 +416,18 @@ def _ask(m: Machine, number: int) -> None:
 
 @inlined
 def _decide(m: Machine) -> None:
-    """All servers that ask choose their oldest ready lane; only then does any of them start."""
+    """All servers that ask choose their oldest ready lane, routers several; only then does any of them start."""
     clock = m.clock[0]
     n_asking, clock.n_asking = clock.n_asking, 0
+    n_chosen = 0
     for index in range(n_asking):
         m.servers[m.asking[index]].is_asking = 0
-        m.chosen[index] = _oldest(m, m.asking[index])
-    for index in range(n_asking):
+        if m.servers[m.asking[index]].policy == SHARED:
+            m.chosen[n_chosen] = _oldest(m, m.asking[index])
+            n_chosen += 1
+        else:
+            n_chosen = _choose(m, m.asking[index], n_chosen)
+    for index in range(n_chosen):
         _grant(m, m.chosen[index])
 
 
@@ -355,12 +460,54 @@ def _oldest(m: Machine, number: int) -> int:
 
 @inlined
 def _grant(m: Machine, number: int) -> None:
-    """Start a service of a shared server; its slots are taken, and its header leaves, at once."""
+    """Start a service of a shared server or router; its slots are taken, and its header leaves, at once."""
     lane = m.lanes[number]
     server = m.servers[lane.server]
     now = m.clock[0].now_ps
     token = lane.tokens + lane.n_started
+    end_ps = now + m.numbers[lane.service + lane.n_started * lane.service_step]
+    is_shared = lane.policy == SHARED
+    is_head = is_shared or _begins(m, lane, lane.n_started)
     m.start_ps[token] = now
+    if is_shared:
+        _log_grant(m, number)
+        server.is_busy = 1
+        server.last_lane = number
+        lane.is_ready = 0
+    else:
+        _log_passage(m, number, is_head)
+        m.leave_ps[token] = end_ps
+        m.leave_cause[token] = SERVER
+    if is_head or lane.entry != NONE:
+        _take(m, number)
+    if lane.emit == NONE or m.emits[lane.emit + lane.n_started]:
+        if is_head:
+            for index in range(lane.n_reserves):
+                place = m.numbers[lane.reserves + index]
+                if place < len(m.channels):
+                    m.channels[place].n_reserved += 1
+        for wire in range(lane.first_wire, lane.first_wire + lane.n_wires):
+            _send(m, wire, lane.n_sent)
+        lane.n_sent += 1
+    if is_head:
+        lane.n_credits = 0
+        lane.credit_ps = NONE
+    _schedule(m, number, end_ps)
+    lane.n_started += 1
+    if is_shared:
+        _wake(m, number)
+    else:
+        _pass_through(m, number, is_head, end_ps)
+    server.n_grants += 1
+
+
+@inlined
+def _log_grant(m: Machine, number: int) -> None:
+    """Why a lane of a shared server is served only now."""
+    lane = m.lanes[number]
+    server = m.servers[lane.server]
+    now = m.clock[0].now_ps
+    token = lane.tokens + lane.n_started
     if lane.data_ps == now or (lane.data_ps == NONE and server.n_grants == 0):
         m.start_cause[token] = DATA
     elif lane.credit_ps == now:
@@ -370,24 +517,6 @@ def _grant(m: Machine, number: int) -> None:
     else:
         m.start_cause[token] = ARBITER
         m.predecessor[token] = server.n_grants - 1
-    server.n_grants += 1
-    server.last_lane = number
-    server.is_busy = 1
-    _take(m, number)
-    if lane.emit == NONE or m.emits[lane.emit + lane.n_started]:
-        for index in range(lane.n_reserves):
-            place = m.numbers[lane.reserves + index]
-            if place < len(m.channels):
-                m.channels[place].n_reserved += 1
-        for wire in range(lane.first_wire, lane.first_wire + lane.n_wires):
-            _send(m, wire, lane.n_sent)
-        lane.n_sent += 1
-    _schedule(m, number, now + m.numbers[lane.service + lane.n_started * lane.service_step])
-    lane.n_started += 1
-    lane.is_ready = 0
-    lane.n_credits = 0
-    lane.credit_ps = NONE
-    _wake(m, number)
 
 
 @inlined
@@ -443,6 +572,280 @@ def _arrive(m: Machine, number: int) -> None:
     _schedule(m, len(m.lanes) + number, sent_ps + m.numbers[wire.delay + wire.n_arrived * wire.delay_step])
 
 
+# Routers
+
+
+@inlined
+def _begins(m: Machine, lane: np.record, token: int) -> bool:
+    """Whether a token is the head of a packet."""
+    return lane.tails == NONE or token == 0 or m.emits[lane.tails + token - 1]
+
+
+@compiled
+def _look_at_arrivals(m: Machine, number: int) -> None:
+    """Heads that have arrived join the queue of their virtual channel; the first of the branches speaks for all."""
+    lane = m.lanes[number]
+    if lane.n_branches > 0 and m.numbers[lane.branches] == number:
+        channel = m.channels[m.numbers[lane.inputs]]
+        while lane.n_seen < channel.n_popped + channel.n_waiting:
+            if _begins(m, lane, lane.n_seen):
+                sent = m.sent_channel[m.lanes[lane.feeder].tokens + lane.n_seen]
+                virtual = m.virtual[m.links[lane.entry].first_channel + sent]
+                at = virtual.head + virtual.n_packets
+                place = virtual.queue + (at if at < virtual.queue_size else at - virtual.queue_size)
+                m.queue_lane[place], m.queue_packet[place] = number, lane.n_heads_seen
+                virtual.n_packets += 1
+                lane.n_heads_seen += 1
+            lane.n_seen += 1
+    _ask(m, lane.server)
+
+
+@compiled
+def _change_virtual(m: Machine, number: int, what: int) -> None:
+    """A time has come for which a virtual channel had been waiting."""
+    virtual = m.virtual[number]
+    link = m.links[virtual.link]
+    if what == CREDITED:
+        virtual.n_credited += 1
+        virtual.is_pending = 0
+        if virtual.n_credited < virtual.n_freed:
+            virtual.is_pending = 1
+            _plan(m, number, CREDITED, m.slot_ps[virtual.slots + virtual.n_credited % link.depth])
+    _ask(m, link.receiver if what == MOVABLE else link.sender)
+
+
+@inlined
+def _plan(m: Machine, number: int, what: int, time_ps: int) -> None:
+    """Let something happen to a virtual channel later; put on the heap by the loop, as that is much code."""
+    clock = m.clock[0]
+    m.planned[clock.n_planned] = len(m.lanes) + len(m.wires) + 3 * number + what
+    m.planned_ps[clock.n_planned] = time_ps
+    clock.n_planned += 1
+
+
+@compiled
+def _choose(m: Machine, number: int, n_chosen: int) -> int:
+    """Append the lanes that a router grants: oldest first, then lowest lane, one per link on either side."""
+    server = m.servers[number]
+    n = 0
+    for index in range(server.n_sources):
+        lane = m.numbers[server.sources + index]
+        if m.lanes[lane].n_started < m.lanes[lane].n_tokens:
+            m.candidates[n] = lane
+            n += 1
+    for index in range(server.n_entries):
+        link = m.links[m.numbers[server.entries + index]]
+        for channel in range(link.n_channels):
+            virtual = m.virtual[link.first_channel + channel]
+            if virtual.n_packets > 0 and virtual.next_ps <= m.clock[0].now_ps:
+                first = m.lanes[m.queue_lane[virtual.queue + virtual.head]]
+                for branch in range(first.n_branches):
+                    lane = m.numbers[first.branches + branch]
+                    if m.lanes[lane].n_tails == m.queue_packet[virtual.queue + virtual.head]:
+                        m.lanes[lane].entry_channel, m.lanes[lane].next_ps = channel, virtual.next_ps
+                        m.candidates[n] = lane
+                        n += 1
+    n_found, n = n, 0
+    for index in range(n_found):
+        if _could_go(m, m.candidates[index]):
+            m.candidates[n] = m.candidates[index]
+            n += 1
+    before = n_chosen
+    while True:
+        best = NONE
+        for index in range(n):
+            number = m.candidates[index]
+            lane = m.lanes[number]
+            if m.links[lane.exit].is_taken or (lane.entry != NONE and _is_other_flit(m, lane)):
+                continue
+            if best == NONE or (lane.age_ps, number) < (m.lanes[best].age_ps, best):
+                best = number
+        if best == NONE:
+            break
+        lane = m.lanes[best]
+        m.links[lane.exit].is_taken = 1
+        if lane.entry != NONE:
+            entry = m.links[lane.entry]
+            entry.is_read, entry.read_channel, entry.read_token = 1, lane.entry_channel, lane.n_started
+        m.chosen[n_chosen] = best
+        n_chosen += 1
+    for index in range(before, n_chosen):
+        lane = m.lanes[m.chosen[index]]
+        m.links[lane.exit].is_taken = 0
+        if lane.entry != NONE:
+            m.links[lane.entry].is_read = 0
+    return n_chosen
+
+
+@inlined
+def _is_other_flit(m: Machine, lane: np.record) -> bool:
+    """Whether a buffer gives another flit in this decision than the one that a lane asks for."""
+    entry = m.links[lane.entry]
+    return entry.is_read and (entry.read_channel != lane.entry_channel or entry.read_token != lane.n_started)
+
+
+@inlined
+def _gave(entry: np.record, now_ps: int, channel: int, token: int) -> bool:
+    """Whether a buffer has given this flit in this instant, to another branch."""
+    return entry.flit_ps == now_ps and entry.flit_channel == channel and entry.flit_token == token
+
+
+@inlined
+def _could_go(m: Machine, number: int) -> bool:
+    """Whether a lane's next flit is here, and its links and slots are free; fills in what the grant needs."""
+    lane = m.lanes[number]
+    link = m.links[lane.exit]
+    now = m.clock[0].now_ps
+    token = lane.n_started
+    is_head = _begins(m, lane, token)
+    if link.free_ps > now:
+        return False
+    if lane.entry != NONE:
+        entry = m.links[lane.entry]
+        if entry.read_free_ps > now and not _gave(entry, now, lane.entry_channel, token):
+            return False
+    if is_head or lane.entry != NONE:
+        channel = m.channels[m.numbers[lane.inputs]]
+        if channel.n_waiting == 0:
+            return False
+        lane.packet_ps = m.arrivals[channel.ring + channel.head]
+    lane.slot_ps = NONE
+    if is_head:
+        if not _has_credit(m, number):
+            return False
+        lane.slot_ps = lane.credit_ps
+    lane.next_channel = _channel_for_head(m, lane.exit) if is_head else lane.channel
+    if lane.next_channel == NONE or not _has_flit_slot(m, lane.exit, lane.next_channel):
+        return False
+    if link.depth > 0:
+        virtual = m.virtual[link.first_channel + lane.next_channel]
+        lane.slot_ps = max(lane.slot_ps, m.slot_ps[virtual.slots + virtual.n_used % link.depth])
+    since_ps = lane.next_ps if is_head else m.leave_ps[lane.tokens + token - 1]
+    lane.age_ps = max(lane.packet_ps, since_ps)
+    return True
+
+
+@inlined
+def _channel_for_head(m: Machine, number: int) -> int:
+    """Next virtual channel of a link, in turn, that is free and has a slot; NONE if a head must wait."""
+    link = m.links[number]
+    now = m.clock[0].now_ps
+    n_taken = 0
+    for channel in range(link.first_channel, link.first_channel + link.n_channels):
+        if m.virtual[channel].is_owned or m.virtual[channel].reuse_ps > now:
+            n_taken += 1
+    if n_taken >= link.packets:
+        return NONE
+    for offset in range(1, link.n_channels + 1):
+        channel = (link.last + offset) % link.n_channels
+        virtual = m.virtual[link.first_channel + channel]
+        if not virtual.is_owned and virtual.reuse_ps <= now and _has_flit_slot(m, number, channel):
+            return channel
+    return NONE
+
+
+@inlined
+def _has_flit_slot(m: Machine, number: int, channel: int) -> bool:
+    link = m.links[number]
+    virtual = m.virtual[link.first_channel + channel]
+    if link.depth == 0:
+        return True
+    if virtual.n_used == virtual.n_freed:
+        return False
+    return m.slot_ps[virtual.slots + virtual.n_used % link.depth] <= m.clock[0].now_ps
+
+
+@compiled
+def _pass_through(m: Machine, number: int, is_head: bool, end_ps: int) -> None:
+    """What a granted flit does to the link it leaves by, and to the one it came by."""
+    lane = m.lanes[number]
+    link = m.links[lane.exit]
+    server = m.servers[lane.server]
+    token = lane.n_started - 1
+    virtual_number = link.first_channel + lane.next_channel
+    virtual = m.virtual[virtual_number]
+    if is_head:
+        link.last = lane.channel = lane.next_channel
+        virtual.is_owned = 1
+        m.sent_channel[lane.tokens + token] = lane.channel
+    if link.depth > 0:
+        virtual.n_used += 1
+    link.free_ps, link.sent_by = end_ps, server.n_grants
+    is_tail = lane.tails == NONE or m.emits[lane.tails + token]
+    if is_tail:
+        virtual.is_owned = 0
+        virtual.reuse_ps, virtual.freed_by = end_ps + link.reuse_ps, server.n_grants
+        _plan(m, virtual_number, REUSABLE, virtual.reuse_ps)
+        lane.n_tails += 1
+    if lane.entry != NONE:
+        _leave_entry(m, number, token, is_tail, end_ps)
+    lane.last_service = server.n_grants
+
+
+@inlined
+def _leave_entry(m: Machine, number: int, token: int, is_tail: bool, end_ps: int) -> None:
+    """A buffer has given a flit; its slot comes free when all branches have taken it."""
+    lane = m.lanes[number]
+    entry = m.links[lane.entry]
+    server = m.servers[lane.server]
+    if not _gave(entry, m.clock[0].now_ps, lane.entry_channel, token):
+        entry.before_ps, entry.before_by = entry.read_free_ps, entry.read_by
+    entry.read_free_ps, entry.read_by = end_ps, server.n_grants
+    entry.flit_ps, entry.flit_channel, entry.flit_token = m.clock[0].now_ps, lane.entry_channel, token
+    for index in range(lane.n_branches):
+        if m.lanes[m.numbers[lane.branches + index]].n_started <= token:
+            return
+    virtual_number = entry.first_channel + lane.entry_channel
+    virtual = m.virtual[virtual_number]
+    if entry.depth > 0:
+        credit_ps = m.clock[0].now_ps + entry.credit_ps
+        m.slot_ps[virtual.slots + virtual.n_freed % entry.depth] = credit_ps
+        virtual.n_freed += 1
+        if not virtual.is_pending:
+            virtual.is_pending = 1
+            _plan(m, virtual_number, CREDITED, credit_ps)
+    if is_tail:
+        virtual.head = virtual.head + 1 if virtual.head + 1 < virtual.queue_size else 0
+        virtual.n_packets -= 1
+        virtual.next_ps, virtual.left_by = end_ps + entry.next_ps, server.n_grants
+        _plan(m, virtual_number, MOVABLE, virtual.next_ps)
+
+
+@compiled
+def _log_passage(m: Machine, number: int, is_head: bool) -> None:
+    """Why a flit goes only now: what came last, among its arrival, its slots, and the services it waited for."""
+    lane = m.lanes[number]
+    link = m.links[lane.exit]
+    now = m.clock[0].now_ps
+    token = lane.tokens + lane.n_started
+    if lane.packet_ps == now or (lane.packet_ps == NONE and m.servers[lane.server].n_grants == 0):
+        m.start_cause[token] = DATA
+        return
+    if lane.slot_ps == now:
+        m.start_cause[token] = CREDIT
+        return
+    last = link.sent_by if link.free_ps == now else NONE
+    if lane.entry != NONE:
+        entry = m.links[lane.entry]
+        is_copy = _gave(entry, now, lane.entry_channel, lane.n_started)
+        read_ps, read_by = (entry.before_ps, entry.before_by) if is_copy else (entry.read_free_ps, entry.read_by)
+        if read_ps == now:
+            last = max(last, read_by)
+    if is_head:
+        for channel in range(link.first_channel, link.first_channel + link.n_channels):
+            if m.virtual[channel].reuse_ps == now:
+                last = max(last, m.virtual[channel].freed_by)
+        if lane.entry != NONE:
+            virtual = m.virtual[m.links[lane.entry].first_channel + lane.entry_channel]
+            if virtual.next_ps == now:
+                last = max(last, virtual.left_by)
+    if last == lane.last_service:
+        m.start_cause[token] = SERVER
+    else:
+        m.start_cause[token] = ARBITER
+        m.predecessor[token] = last
+
+
 # What a token needs before it moves
 
 
@@ -480,7 +883,8 @@ def _has_credit(m: Machine, number: int) -> bool:
             slot_ps = _slot_ps(m, place)
         else:
             buffer = m.buffers[place - len(m.channels)]
-            position = lane.n_sent if lane.positions == NONE else m.numbers[lane.positions + lane.n_sent]
+            sent = lane.n_tails if lane.policy == ROUTER else lane.n_sent
+            position = sent if lane.positions == NONE else m.numbers[lane.positions + sent]
             freed_by = position - buffer.capacity
             if freed_by >= buffer.n_released:
                 return False
@@ -514,7 +918,8 @@ def _slot_ps(m: Machine, number: int) -> int:
     channel = m.channels[number]
     if channel.capacity == 0 or channel.n_reserved < channel.capacity:
         return NONE
-    return m.start_ps[channel.consumer_tokens + channel.n_reserved - channel.capacity]
+    taken = channel.n_reserved - channel.capacity
+    return m.start_ps[channel.consumer_tokens + (taken if channel.heads == NONE else m.numbers[channel.heads + taken])]
 
 
 @inlined

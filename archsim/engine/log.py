@@ -55,7 +55,7 @@ def build_log(netlist: Netlist, trace: ExecutionTrace) -> EventLog:
                     "count": action.count,
                     "bits": action.bits,
                     "energy_pj": action.energy_pj,
-                    "movement": _same(code, lane, np.int32),
+                    "movement": _moved(action, code, lane),
                 }
             )
     blocks.append(_leakage(netlist, trace.end_ps))
@@ -119,6 +119,13 @@ def _leakage(netlist: Netlist, end_ps: int) -> dict[str, np.ndarray]:
         "start_cause": np.full(n, DATA, np.int8),
         "leave_cause": np.full(n, SERVER, np.int8),
     }
+
+
+def _moved(action: Action, code: int, lane: Lane) -> np.ndarray:
+    codes = _same(code, lane, np.int32)
+    if action.moves is not None:
+        codes[~action.moves] = _NOWHERE
+    return codes
 
 
 def _same(value: int, lane: Lane, dtype: type) -> np.ndarray:

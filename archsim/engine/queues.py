@@ -31,11 +31,11 @@ def queue_table(netlist: Netlist, trace: ExecutionTrace) -> pd.DataFrame:
     paths = {part.path for part in netlist.components}
     waits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     arrivals = _Arrivals(netlist, trace)
-    times = iter(trace.lanes)
-    for server in netlist.servers:
+    times = dict(zip(map(id, netlist.lanes()), trace.lanes, strict=True))
+    for server in netlist.parts():
         component = named_component(server, paths)
         for lane in server.lanes:
-            found = arrivals.waits(lane, next(times))
+            found = arrivals.waits(lane, times[id(lane)])
             if component is not None:
                 waits.setdefault(component, []).extend(found)
     rows = [_row(name, *_joined(found), trace.end_ps) for name, found in waits.items() if found]
@@ -68,7 +68,8 @@ class _Arrivals:
 
     def waits(self, lane: Lane, times: LaneTrace) -> list[tuple[np.ndarray, np.ndarray]]:
         """Beginnings and ends of the waits in every input of a lane."""
-        found = [(self._entered[Target("channel", index)], times.start_ps) for index in lane.inputs]
+        taking = slice(None) if lane.takes is None else lane.takes
+        found = [(self._entered[Target("channel", index)], times.start_ps[taking]) for index in lane.inputs]
         if lane.reader:
             need = self.netlist.buffers[lane.reader[0]].need
             complete = np.concatenate([self._complete(lane.reader[0]), [0]])

@@ -13,14 +13,15 @@ import numpy as np
 import simpy
 
 from archsim.components.latches import Clock, Latch, LineBufferState
-from archsim.components.netlist import Lane, Netlist, Target, Wire, require_executable
+from archsim.components.netlist import Lane, Netlist, Server, Target, Wire, require_executable
+from archsim.components.router import LinkState, Router, RouterPort
 from archsim.components.servers import Arbitration, Place, Port, PrivateServer, SharedServer
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.errors import SimulationError
 from archsim.units import format_time
 
 Progress = Callable[[float], None]
-AnyServer = PrivateServer | SharedServer
+AnyServer = PrivateServer | SharedServer | Router
 
 _STEPS_PER_REPORT = 20_000
 
@@ -50,19 +51,16 @@ class _Execution:
         self.env = Clock()
         self.latches = [Latch(self.env, channel) for channel in netlist.channels]
         self.buffers = [LineBufferState(self.env, buffer) for buffer in netlist.buffers]
+        self.links = [LinkState(link) for link in netlist.links]
         self.feeders: dict[Target, AnyServer] = {}
         self.readers: dict[tuple[int, int], AnyServer] = {}
         arbitration = Arbitration(self.env)
         self.servers: list[AnyServer] = []
         for index, spec in enumerate(netlist.servers):
-            ports = [self._port(lane) for lane in spec.lanes]
-            server: AnyServer = (
-                PrivateServer(self.env, spec, ports[0])
-                if spec.policy == "private"
-                else SharedServer(self.env, spec, index, ports, arbitration)
-            )
+            server = self._server(spec, index, arbitration)
             self._connect(server)
             self.servers.append(server)
+        self._join_routers()
 
     def run(self, progress: Progress | None) -> ExecutionTrace:
         """Start every process and step until nothing is left to happen."""
@@ -81,6 +79,41 @@ class _Execution:
         self._require_drained()
         traces = [port.trace(LaneTrace.empty(port.lane)) for port in ports]
         return ExecutionTrace(traces, [latch.statistics() for latch in self.latches], self.env.now_ps)
+
+    def _server(self, spec: Server, index: int, arbitration: Arbitration) -> AnyServer:
+        if spec.policy == "router":
+            return Router(self.env, spec, index, [self._router_port(lane) for lane in spec.lanes], arbitration)
+        ports = [self._port(lane) for lane in spec.lanes]
+        if spec.policy == "private":
+            return PrivateServer(self.env, spec, ports[0])
+        return SharedServer(self.env, spec, index, ports, arbitration)
+
+    def _router_port(self, lane: Lane) -> RouterPort:
+        return RouterPort(
+            self.env,
+            lane,
+            [self.latches[index] for index in lane.inputs],
+            self.links,
+            [self._place(target) for target in lane.reserves],
+            [self._sender(lane.name, wire) for wire in lane.wires],
+        )
+
+    def _join_routers(self) -> None:
+        """Tell every lane of a router which lane feeds it, and which others take on the same packets."""
+        takers = {
+            target: port
+            for server in self.servers
+            if isinstance(server, Router)
+            for port in server.ports
+            if port.entry is not None
+            for target in [Target("channel", port.lane.inputs[0])]
+        }
+        for server in self.servers:
+            if isinstance(server, Router):
+                for port in server.ports:
+                    branches = [takers[wire.target] for wire in port.lane.wires if wire.target in takers]
+                    for branch in branches:
+                        branch.feeder, branch.branches = port, branches
 
     def _port(self, lane: Lane) -> Port:
         reserves = [self._place(target) for target in lane.reserves]
@@ -136,7 +169,7 @@ class _Execution:
         for port in server.ports:
             lane = port.lane
             for latch in port.inputs:
-                latch.consumer = server
+                latch.consumer = port if isinstance(port, RouterPort) else server
             if port.reader and lane.reader:
                 port.reader.readers.append(server)
                 self.readers[lane.reader] = server
@@ -184,10 +217,12 @@ class _Execution:
             if port.data_ps() is None:
                 return self._missing_input(port)
             for place in port.reserves:
-                if place.slot_ps(port.n_sent if port.positions is None else port.positions[port.n_sent]) is None:
+                if place.slot_ps(port.next_position()) is None:
                     if isinstance(place, Latch):
                         return _as_server(place.consumer)
                     return self.readers.get((self.buffers.index(place), place.fetched.index(min(place.fetched))))
+            if isinstance(port, RouterPort) and port.exit.receiver is not None:
+                return port.exit.receiver
         return None
 
     def _missing_input(self, port: Port) -> AnyServer | None:
@@ -201,4 +236,6 @@ class _Execution:
 
 
 def _as_server(sleeper: object) -> AnyServer | None:
-    return sleeper if isinstance(sleeper, (PrivateServer, SharedServer)) else None
+    if isinstance(sleeper, RouterPort):
+        return sleeper.router
+    return sleeper if isinstance(sleeper, (PrivateServer, SharedServer, Router)) else None

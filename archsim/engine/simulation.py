@@ -207,6 +207,12 @@ def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
     return last - first
 
 
+def execute_netlist(netlist: Netlist, engine: str = "auto") -> ExecutionTrace:
+    """Run a netlist that is no chip; engines as in `simulate_activity`."""
+    require_engine(engine)
+    return _execution(_picked(engine, netlist))(netlist, None)
+
+
 def require_engine(name: str) -> None:
     """Check the name of an engine before anything long runs.
 

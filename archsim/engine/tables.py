@@ -222,7 +222,7 @@ def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
     """Most tokens waiting in one input latch of a server, listed at the part that gives the server its name."""
     paths = {part.path for part in netlist.components}
     peaks: dict[str, int] = {}
-    for server in netlist.servers:
+    for server in netlist.parts():
         waiting = max((trace.channels[index].peak for lane in server.lanes for index in lane.inputs), default=0)
         component = named_component(server, paths)
         if component is not None:

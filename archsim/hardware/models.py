@@ -40,14 +40,23 @@ class Part(BaseModel):
 
 
 class Noc(Part):
-    """Mesh network between tiles: XY routing, virtual cut-through, multicast."""
+    """Network between tiles: virtual cut-through, multicast, a destination slot reserved for every packet."""
 
-    detail: Literal["ideal", "packet"] = "packet"
-    """`ideal`: zero-load latency and endless bandwidth; `packet`: links are servers, one event per packet and hop."""
+    topology: Literal["mesh", "tree", "bus"] = "mesh"
+    """`mesh`: a router per tile, XY routing; `tree`: an H-tree, a router for every four tiles, for every four of those,
+    and so on; `bus`: one packet at a time, heard by all."""
+    detail: Literal["ideal", "packet", "flit"] = "packet"
+    """`ideal`: zero-load latency and endless bandwidth; `packet`: one event per packet and hop, endless buffers;
+    `flit`: one event per flit and hop, virtual channels with finite buffers (on a bus: like `packet`)."""
     clock_mhz: ClockMhz | Auto = "auto"
     """Clock of routers and links in MHz; `auto` takes the chip's clock."""
     flit_bits: Width = 64
     """Payload bits that a link carries per NoC cycle."""
+    virtual_channels: Annotated[int, Field(ge=1, le=64)] = 4
+    """Queues at the end of each link, in which packets pass each other. With `packet`, two or more count as enough for
+    any number of packets."""
+    vc_depth_flits: Annotated[int, Field(ge=1, le=65_536)] = 8
+    """Flits that a virtual channel holds, with `detail: flit`; a multicast packet must fit."""
     router_cycles: Annotated[int, Field(ge=1, le=1000)] = 4
     """NoC cycles from a header's grant in one router to its arrival in the next (BookSim2 default pipeline: 4)."""
     spike_encoding: Literal["bitmap", "address_event"] = "bitmap"
