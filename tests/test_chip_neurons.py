@@ -60,7 +60,7 @@ def test_v_mem_that_is_too_small_is_refused_with_the_sum_over_all_layers():
         two_layers(CHIP | {"chip.neuron.v_mem_kib": 0.01})
     assert str(fault.value) == (
         "chip.neuron.v_mem_kib is 0.01; the chip's module holds neurons with 128 bits of membrane potential and needs "
-        "0.01562 KiB. Raise it or set it to auto."
+        "0.01562 KiB. Raise it, set it to auto, or choose a chip.dram.kind that takes the potentials that do not fit."
     )
 
 

@@ -48,6 +48,8 @@ class Construction:
         self.netlist = Netlist()
         self.emission = Emission(mapping, activity)
         self.transport = Transport(self.hardware, mapping.mesh_width, mapping.mesh_height, self.netlist)
+        self.spilled_states = geometry.spilled_states(mapping)
+        """Column blocks whose potentials are in DRAM: (layer, copy, block)."""
         self._stored_bits: dict[tuple[int, int], int] = {}
         self._shared: dict[str, Server] = {}
         self._global_buffer_bits = 0

@@ -161,24 +161,48 @@ def v_mem_bits(mapping: Mapping) -> dict[int, int]:
     """Bits of neuron state that each tile stores, of the neurons of its column blocks; or the chip (`CHIP`).
 
     Neurons of different rounds share the memory one after the other if a round computes all timesteps at once.
+    What spills to DRAM takes no room.
     """
+    bits, _ = _stored_states(mapping)
+    tiles = sorted({tile for tile, _ in bits})
+    return {tile: max(n for (at, _), n in bits.items() if at == tile) for tile in tiles}
+
+
+def spilled_states(mapping: Mapping) -> frozenset[tuple[str, int, int]]:
+    """Column blocks whose potentials are in DRAM, as (layer, copy, block): those that came when V_mem was full."""
+    return _stored_states(mapping)[1]
+
+
+def _stored_states(mapping: Mapping) -> tuple[dict[tuple[int, int], int], frozenset[tuple[str, int, int]]]:
+    """Bits of state per tile and round that has the memory for itself, and the column blocks that spill."""
     bits: dict[tuple[int, int], int] = {}
+    spilled = []
+    neuron, takes_turns = mapping.hardware.chip.neuron, mapping.hardware.mapping.schedule == "tick_batched"
+    has_limit = neuron.v_mem_kib != "auto" and mapping.hardware.chip.dram.is_present
     for layer in mapping.layers:
         if not layer.layer.neuron.has_state:
             continue
-        word_bits = mapping.hardware.chip.neuron.v_mem_bits * layer.layer.neuron.state_words
-        kept_bits = mapping.hardware.tile.accumulator.bits if is_read_once(mapping, layer) else 0
-        shared = shared_channels(mapping.hardware, layer.layer)
         for view in layer.views:
-            n_positions = len(copy_tokens(view))
             for block in view.blocks:
-                first, last = layer.col_blocks[block]
                 home = CHIP if has_chip_neurons(mapping.hardware, layer.layer) else view.home_tile(block)
-                per_position = ceil_div(last - first, shared) * word_bits + (last - first) * kept_bits
-                key = (home, view.rounds[0])
-                bits[key] = bits.get(key, 0) + n_positions * per_position
-    together = max if mapping.hardware.mapping.schedule == "tick_batched" else sum
-    return {tile: together(n for (at, _), n in bits.items() if at == tile) for tile, _ in bits}
+                key = (home, view.rounds[0] if takes_turns else 0)
+                potentials, kept = state_bits(mapping, view, block)
+                stored = bits.get(key, 0) + kept
+                if has_limit and stored + potentials > float(neuron.v_mem_kib) * 8192:
+                    spilled.append((layer.layer.name, view.copy, block))
+                    potentials = 0
+                bits[key] = stored + potentials
+    return bits, frozenset(spilled)
+
+
+def state_bits(mapping: Mapping, layer: LayerMapping, block: int) -> tuple[int, int]:
+    """Bits of a column block's potentials, and of the sums that are kept for it."""
+    neuron, (first, last) = mapping.hardware.chip.neuron, layer.col_blocks[block]
+    n_units = ceil_div(last - first, shared_channels(mapping.hardware, layer.layer))
+    n_positions = len(copy_tokens(layer))
+    kept_bits = mapping.hardware.tile.accumulator.bits if is_read_once(mapping, layer) else 0
+    word_bits = neuron.v_mem_bits * layer.layer.neuron.state_words
+    return n_positions * n_units * word_bits, n_positions * (last - first) * kept_bits
 
 
 def is_staged(mapping: Mapping, layer: LayerMapping) -> bool:
@@ -224,7 +248,8 @@ def check_buffers(mapping: Mapping) -> None:
             place = "the chip's module" if tile == CHIP else f"tile {tile}"
             raise MappingError(
                 f"chip.neuron.v_mem_kib is {available}; {place} holds neurons with {bits} bits of membrane "
-                f"potential and needs {bits / 8192:.4g} KiB. Raise it or set it to auto."
+                f"potential and needs {bits / 8192:.4g} KiB. Raise it, set it to auto, or choose a chip.dram.kind that "
+                "takes the potentials that do not fit."
             )
 
 

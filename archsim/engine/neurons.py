@@ -13,6 +13,7 @@ from archsim.components.netlist import Target
 from archsim.engine import geometry
 from archsim.engine.construction import Construction, Frames
 from archsim.engine.current_store import add_current_store
+from archsim.engine.spilled_state import add_update, is_spilled
 from archsim.engine.transport import Arrival, Stream
 from archsim.mapping import LayerMapping, Mapping
 from archsim.mapping.placement import IO_NODE, has_chip_neurons
@@ -75,12 +76,18 @@ def _add_updates(build: Construction, layer: LayerMapping, block: int, inbox: in
     n_tokens = build.tokens(layer, build.every_frame).number
     shared = shared_channels(hardware, spec)
     updates = neuron.update_actions(hardware, path, n_tokens, last - first, spec.neuron.state_words, shared)
-    lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
+    if is_spilled(build, layer, block):
+        bits, _ = geometry.state_bits(build.mapping, layer, block)
+        updated = add_update(build, layer, block, inbox, updates[1], bits // len(geometry.copy_tokens(layer)))
+        lane = build.layer_lane(f"{name}.fire", layer, (), inputs=(updated,), output=fired)
+        build.netlist.server(lane.name, "private", lane)
+    else:
+        lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
+        build.shared(f"{path}.neuron").lanes.append(lane)
     if spec.neuron.kind == "accumulate":
         lane.emit = _last_step_only(build, layer)
     elif spec.pool is None:
         lane.emit = build.emission.sends(layer, block)
-    build.shared(f"{path}.neuron").lanes.append(lane)
     return fired
 
 

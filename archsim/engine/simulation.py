@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from archsim.activity import Activity
-from archsim.components import dram, programming
 from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, simpy_execution, tables
@@ -196,11 +195,16 @@ def _clip_notes(activity: Activity) -> list[str]:
 
 
 def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
-    """Latency of every sample: first service of the input port or DRAM, or first fetch of weights, to last leave of the
-    output port."""
+    """Latency of every sample: from the first read of its input, or of weights for it, to the last leave of the output
+    port."""
     first = np.full(n_samples, np.iinfo(np.int64).max)
     last = np.zeros(n_samples, np.int64)
-    entering = log.rows_of("input") | log.rows_of(programming.PORT) | log.rows_of(dram.COMPONENT)
+    brought = [
+        code
+        for code, movement in enumerate(log.movements)
+        if movement.level == "dram" and movement.data_class in ("inputs", "weights")
+    ]
+    entering = log.rows_of("input") | np.isin(log["movement"], brought)
     leaving = log.rows_of("output")
     np.minimum.at(first, log["sample"][entering], log["start_ps"][entering])
     np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
