@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from archsim.components import noc
 from archsim.components.netlist import UNBOUNDED, Action, Lane, Netlist, Target, Wire, constant
 from archsim.engine.simpy_execution import execute
+from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
 
@@ -234,3 +235,55 @@ def test_uniform_traffic_on_4x4_takes_as_long_as_in_booksim(flit_rate):
 
 def test_uniform_traffic_on_8x8_takes_as_long_as_in_booksim():
     assert uniform_latency(8, 0.05, 1, seed=1) == pytest.approx(BOOKSIM[8, 0.05], rel=0.02)
+
+
+# Trees and buses
+
+
+def shared_squares(source: int, destination: int, width: int) -> int:
+    """Levels up to the smallest square of 2 x 2, 4 x 4, ... nodes that holds both."""
+    (y, x), (to_y, to_x) = divmod(source, width), divmod(destination, width)
+    return max(1, (x ^ to_x).bit_length(), (y ^ to_y).bit_length())
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 2), (4, 4), (5, 3), (8, 8), (1, 7)])
+def test_a_tree_goes_up_to_the_smallest_square_that_holds_both_nodes(width, height):
+    tree = noc.Topology("tree", width, height)
+    for source in range(width * height):
+        for destination in range(width * height):
+            route = tree.route(source, destination)
+            levels = shared_squares(source, destination, width)
+            assert len(route) == 2 * levels - 1
+            assert [port for _, port in route[: levels - 1]] == ["up"] * (levels - 1)
+            assert route[-1][1].startswith("eject")
+
+
+@pytest.mark.parametrize(("width", "height", "routers"), [(1, 1, 1), (2, 2, 1), (4, 4, 5), (8, 8, 21), (5, 3, 9)])
+def test_routers_of_a_tree(width, height, routers):
+    tree = noc.Topology("tree", width, height)
+    n_nodes = width * height
+    used = {router for source in range(n_nodes) for to in range(n_nodes) for router, _ in tree.route(source, to)}
+    assert (tree.n_routers, used) == (routers, set(range(routers)))
+
+
+def test_every_node_of_a_tree_has_its_own_ejection_port_and_root_paths_join():
+    tree = noc.Topology("tree", 4, 4)
+    ejections = {tree.route(0, to)[-1] for to in range(16)}
+    assert len(ejections) == 16
+    all_of_them = noc.multicast_tree(tree, 0, list(range(16)))
+    assert len(all_of_them.links) == 16 + 3 + 1
+
+
+def test_a_bus_is_one_link_for_everybody():
+    bus = noc.Topology("bus", 4, 4)
+    assert [bus.route(0, to) for to in (0, 5, 15)] == [[(0, "bus")]] * 3
+    assert noc.multicast_tree(bus, 3, [0, 5, 15]).ends == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["mesh", "tree", "bus"])
+def test_a_node_beside_the_network_is_an_error(kind):
+    with pytest.raises(MappingError) as fault:
+        noc.Topology(kind, 3, 2).route(1, 6)
+    assert str(fault.value) == (
+        f"node 6 is not on the {kind} of 3 x 2 nodes, which are 0 to 5; raise chip.mesh_width or chip.mesh_height"
+    )

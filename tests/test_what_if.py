@@ -20,7 +20,7 @@ from archsim.report.html import render_report
 
 @pytest.fixture(scope="module")
 def network():
-    return archsim.load_workload("digits-mlp")
+    return archsim.load_workload("digits-mlp", timesteps=2)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ PLANTED = {
     "H-trees": {"tile.htree.bits_per_cycle": 2},
     "neuron modules": {"chip.neuron.cycles_per_update": 200},
     "NoC links": {"chip.noc.flit_bits": 1},
+    "DRAM": {"chip.dram.kind": "lpddr4", "chip.dram.input": "load", "chip.dram.gb_per_s": 0.01},
     "global buffer": {"chip.global_buffer.bits_per_cycle": 1},
 }
 
@@ -158,7 +159,7 @@ def test_the_page_says_what_limits_and_what_to_change_first(run, tmp_path):
     assert "Changes of the chip were not tried (archsim run --what-if does it)." in page
     result.changes = what_if(result, [{"tile.pe.adc.cycles_per_conversion": 5}, {"tile.pe.latch_depth": 4}])
     page = render_report(result).replace("\N{NO-BREAK SPACE}", " ")
-    assert "First change: tile.pe.adc.cycles_per_conversion: 10 -&gt; 5, " in page
+    assert "First change: tile.pe.adc.cycles_per_conversion: 10 → 5, which in simulation saves " in page
     assert render_report(archsim.Result.load(result.write(tmp_path / "run"))) == render_report(result)
 
 

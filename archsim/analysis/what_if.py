@@ -53,6 +53,7 @@ _RESOURCES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("chip.neuron.", "neuron modules", ("neuron", "v_mem")),
     ("chip.noc.", "NoC links", ("link", "router")),
     ("chip.global_buffer.", "global buffer", ("input", "output", "global_buffer", "port")),
+    ("chip.dram.", "DRAM", ("dram",)),
     ("mapping.replication", "copies of layers", _PE),
 )
 """Keys by their beginning: what they are about in words, and the kinds of component whose time they change. Of buffers
@@ -64,6 +65,7 @@ _KEEPS_VALUES = (
     "chip.mesh_height",
     "chip.noc.",
     "chip.global_buffer.",
+    "chip.dram.",
     "chip.neuron.lanes",
     "chip.neuron.cycles_per_update",
     "chip.neuron.v_mem_bits_per_cycle",
@@ -152,6 +154,8 @@ def default_changes(hardware: Hardware) -> list[Change]:
     found: list[Change] = [{key: (value + 1) // 2} for key, value in halved.items() if value > 1]
     if pe.adc.count != "auto":
         found.append({"tile.pe.adc.count": 2 * pe.adc.count})
+    if chip.dram.is_present:
+        doubled["chip.dram.gb_per_s"] = chip.dram.channel.gb_per_s
     found += [{key: 2 * value} for key, value in doubled.items()]
     if not pe.pipelined:
         found.append({"tile.pe.pipelined": True})

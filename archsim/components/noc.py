@@ -17,6 +17,7 @@ import numpy as np
 
 from archsim.components.netlist import UNBOUNDED, Action, Link, constant
 from archsim.components.pricing import cycles_ps, priced_action
+from archsim.errors import MappingError
 from archsim.eventlog import DataClass, Movement
 from archsim.hardware.models import Hardware
 from archsim.units import cycles_to_ps
@@ -36,7 +37,17 @@ class Topology:
     height: int
 
     def route(self, source: int, destination: int) -> list[RouterLink]:
-        """Links from a node's first router to another node's ejection port."""
+        """Links from a node's first router to another node's ejection port.
+
+        Raises:
+            MappingError: A node lies beside the network.
+        """
+        for node in (source, destination):
+            if not 0 <= node < self.width * self.height:
+                raise MappingError(
+                    f"node {node} is not on the {self.kind} of {self.width} x {self.height} nodes, which are 0 to "
+                    f"{self.width * self.height - 1}; raise chip.mesh_width or chip.mesh_height"
+                )
         if self.kind == "mesh":
             return xy_route(source, destination, self.width)
         if self.kind == "tree":

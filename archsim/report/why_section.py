@@ -53,13 +53,20 @@ def verdict(result: Result, found: list[dict[str, Any]]) -> str:
         f", {percent(evidence['share_in_layer'])} in {layer_label(evidence['layer'])}" if "layer" in evidence else ""
     )
     words = f"{percent(evidence['share'])} of the latency of {latency} is spent in {plain(first['resource'])}{where}. "
-    words += f"First change: {_saving(first)} saved by simulation."
-    return words if most is first else f"{words} The largest effect: {_saving(most)}."
+    words += f"First change: {_saving(first)}."
+    return words if most is first else f"{words} Most of all does {_saving(most)}."
 
 
 def _saving(finding: dict[str, Any]) -> str:
     effects = _effect(finding["energy_gain"], "energy") + _effect(finding["area_gain"], "area")
-    return f"{plain(finding['suggestion'])}, {percent(finding['verified_gain'])} of the latency{effects}"
+    return (
+        f"{_arrow(finding['suggestion'])}, which in simulation saves {percent(finding['verified_gain'])} of it{effects}"
+    )
+
+
+def _arrow(change: str) -> str:
+    """A change with arrows that a line cannot be broken in."""
+    return plain(change).replace(" -> ", "\N{NO-BREAK SPACE}→ ")
 
 
 def _effect(gain: float, what: str) -> str:
@@ -134,7 +141,7 @@ def _changes(result: Result) -> Table | None:
     scale = time_scale([row["latency_ps"] for row in rows if not is_missing(row["latency_ps"])])
     cells = tuple(
         (
-            plain(row["change"]),
+            _arrow(row["change"]),
             shorten(row["resource"]),
             percent(row["share_on_critical_path"]),
             scale.text(row["latency_ps"]),
