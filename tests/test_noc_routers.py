@@ -45,13 +45,15 @@ class Network:
         name = f"stream{len(self.netlist.servers)}"
         stream = Stream(name, "layer", n, (0, 1), n, bits, "spikes", "a", "b")
         outbox = self.netlist.channel("outbox", 2)
-        self.netlist.server("source", "private", stream.lane((wait(np.diff(created_ps, prepend=0)),), output=outbox))
+        self.netlist.server(
+            f"{name}.source", "private", stream.lane((wait(np.diff(created_ps, prepend=0)),), output=outbox)
+        )
         inboxes = [self.netlist.channel("inbox", room) for _ in destinations]
         arrivals = [Arrival(node, Target("channel", inbox)) for node, inbox in zip(destinations, inboxes, strict=True)]
         self.transport.send(stream, outbox, source, arrivals)
-        for inbox in inboxes:
+        for number, inbox in enumerate(inboxes):
             sink = stream.lane((wait(constant(sink_ps, n)),), inputs=(inbox,))
-            self.netlist.server("sink", "private", sink)
+            self.netlist.server(f"{name}.sink{number}", "private", sink)
             self.sinks.append((created_ps, sink))
 
     def latencies(self) -> list[list[float]]:

@@ -73,7 +73,8 @@ class _Ends:
             self.entered[Target("channel", lane.output)] = times.leave_ps[emitted]
         for wire in lane.wires:
             self.entered[wire.target] = times.start_ps[emitted] + wire.delay_ps
-        positions = np.arange(lane.n_emitted) if lane.sent_positions is None else lane.sent_positions
+        n_sent = lane.n_emitted if lane.takes is None else int(np.count_nonzero(lane.takes))
+        positions = np.arange(n_sent) if lane.sent_positions is None else lane.sent_positions
         for target in lane.reserves:
             self.sent[target] = (positions, times.start_ps[emitted if lane.takes is None else taking])
 
