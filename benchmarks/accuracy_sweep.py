@@ -16,7 +16,7 @@ import torch
 
 from archsim.activity import Accuracy
 from archsim.analog.devices import ChipSeed
-from archsim.analog.product import InputFormat
+from archsim.analog.layer import InputFormat
 from archsim.api import infer, load_hardware, load_workload, map_network
 from archsim.inference.chip import program
 from archsim.mapping import Mapping
