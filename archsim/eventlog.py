@@ -7,7 +7,10 @@ Columns: times in integer picoseconds, codes into the name lists, counts, bits, 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,10 +56,62 @@ class Movement:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Sums over rows that agree in component, action, layer and movement; a group may be split over several entries.
+
+    Codes int32; `n_rows`, `n_moving` (rows that have bits), `count`, `bits` and times int64, exact; energies in pJ,
+    float64.
+    """
+
+    component: np.ndarray
+    action: np.ndarray
+    layer: np.ndarray
+    movement: np.ndarray
+    n_rows: np.ndarray
+    n_moving: np.ndarray
+    count: np.ndarray
+    bits: np.ndarray
+    service_ps: np.ndarray
+    energy_pj: np.ndarray
+    first_start_ps: np.ndarray
+    last_leave_ps: np.ndarray
+
+
+class LazyColumns(Mapping[str, np.ndarray]):
+    """Columns that are worked out when they are asked for, because all of them together would not fit in memory."""
+
+    n_rows: int
+
+    @abstractmethod
+    def part(self, name: str, rows: slice) -> np.ndarray:
+        """Some neighbouring rows of a column."""
+
+    @abstractmethod
+    def span(self, component: int) -> slice:
+        """Rows of a component."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Sums of rows that agree in component, action, layer and movement."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        column = np.empty(self.n_rows, dict(EventLog.COLUMNS)[name])
+        for rows in _slices(self.n_rows):
+            column[rows] = self.part(name, rows)
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in EventLog.COLUMNS)
+
+    def __len__(self) -> int:
+        return len(EventLog.COLUMNS)
+
+
+@dataclass(frozen=True)
 class EventLog:
     """Columns of equal length, and the names behind the codes."""
 
-    columns: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray] | LazyColumns
     components: list[str]
     actions: list[str]
     layers: list[str]
@@ -83,15 +138,47 @@ class EventLog:
     )
 
     def __len__(self) -> int:
-        return len(self.columns["start_ps"])
+        return self.columns.n_rows if isinstance(self.columns, LazyColumns) else len(self.columns["start_ps"])
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
 
+    def part(self, name: str, rows: slice) -> np.ndarray:
+        """Some neighbouring rows of a column, which of a large log take less memory than all of them."""
+        return self.columns.part(name, rows) if isinstance(self.columns, LazyColumns) else self.columns[name][rows]
+
+    def services_of(self, component: str, *names: str) -> list[np.ndarray]:
+        """Columns of a component's services, without leakage; empty if nobody of that name acted."""
+        if component not in self._codes:
+            return [self.part(name, slice(0, 0)) for name in names]
+        rows = self._span(self._codes[component])
+        is_service = self.part("action", rows) != self.leak
+        return [self.part(name, rows)[is_service] for name in names]
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Sums per component, action, layer and movement; every table of a run is computed from them."""
+        return self.columns.totals() if isinstance(self.columns, LazyColumns) else _summed(self.columns)
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self.components)}
+
+    @property
+    def leak(self) -> int:
+        """Code of the action of leakage rows; -1 if nothing leaks."""
+        return self.actions.index(LEAK) if LEAK in self.actions else -1
+
+    def _span(self, component: int) -> slice:
+        if isinstance(self.columns, LazyColumns):
+            return self.columns.span(component)
+        first, last = np.searchsorted(self.columns["component"], [component, component + 1])
+        return slice(int(first), int(last))
+
     @property
     def is_leakage(self) -> np.ndarray:
         """Which rows are leakage, bool."""
-        return self.columns["action"] == self.actions.index(LEAK) if LEAK in self.actions else self._none()
+        return self.columns["action"] == self.leak
 
     def _none(self) -> np.ndarray:
         return np.zeros(len(self), bool)
@@ -120,26 +207,28 @@ class EventLog:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        arrays: dict[str, Any] = {}
-        for name, _ in self.COLUMNS:
-            arrays[name] = pa.array(self.columns[name])
-        for column, names in self._names():
-            codes = pa.array(self.columns[column].astype(np.int32))
-            arrays[column] = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
+        schema = {name: pa.from_numpy_dtype(dtype) for name, dtype in self.COLUMNS}
+        schema |= {name: pa.dictionary(pa.int32(), pa.string()) for name, _ in self._names()}
         metadata = {
             "archsim.format_version": str(FORMAT_VERSION),
             "archsim.movements": json.dumps([asdict(movement) for movement in self.movements]),
         }
         dictionary = [column for column, _ in self._names()] + ["energy_pj", "movement", "sample", "timestep"]
         delta = {name: "DELTA_BINARY_PACKED" for name, dtype in self.COLUMNS if dtype != np.float64}
-        table = pa.table(arrays).replace_schema_metadata(metadata)
-        pq.write_table(
-            table,
+        with pq.ParquetWriter(
             path,
+            pa.schema(schema, metadata),
             compression="zstd",
             use_dictionary=dictionary,
+            write_statistics=[name for name, _ in self.COLUMNS if name not in dict(self._names())],
             column_encoding={name: encoding for name, encoding in delta.items() if name not in dictionary},
-        )
+        ) as writer:
+            for rows in _slices(len(self)):
+                arrays: dict[str, Any] = {name: pa.array(self.part(name, rows)) for name, _ in self.COLUMNS}
+                for column, names in self._names():
+                    codes = arrays[column].cast(pa.int32())
+                    arrays[column] = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
+                writer.write_table(pa.table(arrays, schema=writer.schema))
 
     @classmethod
     def read(cls, path: Path) -> EventLog:
@@ -175,3 +264,43 @@ class EventLog:
             ("start_cause", list(CAUSES)),
             ("leave_cause", list(CAUSES)),
         )
+
+
+_ROWS_AT_ONCE = 1 << 20
+"""Rows of a part of a large log that is worked on, or of a row group in its file."""
+
+
+def _slices(n_rows: int) -> Iterator[slice]:
+    for first in range(0, n_rows, _ROWS_AT_ONCE):
+        yield slice(first, min(first + _ROWS_AT_ONCE, n_rows))
+
+
+def _summed(columns: Mapping[str, np.ndarray]) -> Totals:
+    """Totals of a log whose rows are all at hand."""
+    keys = ("component", "action", "layer", "movement")
+    groups = np.zeros(len(columns["start_ps"]), np.int64)
+    for name in keys:
+        groups = groups * (int(columns[name].max(initial=0)) + 2) + columns[name] + 1
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    n = len(first)
+
+    def exact(values: np.ndarray, start: int = 0, sums: np.ufunc = np.add) -> np.ndarray:
+        total = np.full(n, start, np.int64)
+        sums.at(total, group, values)
+        return total
+
+    component, action, layer, movement = (columns[name][first] for name in keys)
+    return Totals(
+        component=component,
+        action=action,
+        layer=layer,
+        movement=movement,
+        n_rows=np.bincount(group, minlength=n),
+        n_moving=np.bincount(group[columns["bits"] > 0], minlength=n),
+        count=exact(columns["count"]),
+        bits=exact(columns["bits"]),
+        service_ps=exact(columns["service_ps"]),
+        energy_pj=np.bincount(group, weights=columns["energy_pj"], minlength=n),
+        first_start_ps=exact(columns["start_ps"], np.iinfo(np.int64).max, np.minimum),
+        last_leave_ps=exact(columns["leave_ps"], 0, np.maximum),
+    )

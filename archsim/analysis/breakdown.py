@@ -57,9 +57,9 @@ def energy_by_layer_and_kind(result: Result) -> pd.DataFrame:
     kind_of = dict(zip(result.components["component"].astype(str), result.components["kind"], strict=True))
     kinds = sorted(set(kind_of.values()))
     kind_codes = np.array([kinds.index(kind_of[name]) for name in log.components], np.int64)
-    dynamic = ~log.is_leakage
-    cells = log["layer"][dynamic].astype(np.int64) * len(kinds) + kind_codes[log["component"][dynamic]]
-    sums = np.bincount(cells, weights=log["energy_pj"][dynamic], minlength=len(log.layers) * len(kinds))
+    totals, dynamic = log.totals, log.totals.action != log.leak
+    cells = totals.layer[dynamic].astype(np.int64) * len(kinds) + kind_codes[totals.component[dynamic]]
+    sums = np.bincount(cells, weights=totals.energy_pj[dynamic], minlength=len(log.layers) * len(kinds))
     table = pd.DataFrame(sums.reshape(len(log.layers), len(kinds)), index=log.layers, columns=kinds)
     named = [str(name) for name in result.layers["layer"]]
     others = [name for name in log.layers if name not in named and (name != NO_LAYER or table.loc[name].any())]
@@ -77,13 +77,14 @@ def latency_by_layer(result: Result) -> pd.DataFrame:
     import pandas as pd  # heavy, loaded with the first table
 
     rows = []
+    totals = result.log.totals
     for layer in result.layers.itertuples():
-        mine = _rows_of_layer(result.log, str(layer.layer))
+        mine = _groups_of(result.log, str(layer.layer))
         if not len(mine):
             continue
-        start, end = int(result.log["start_ps"][mine].min()), int(result.log["leave_ps"][mine].max())
+        start, end = int(totals.first_start_ps[mine].min()), int(totals.last_leave_ps[mine].max())
         window = max(end - start, 1)
-        component, unit = busiest_component(result.log, mine), busiest_unit(result.log, mine)
+        component, unit = (find(result.log, str(layer.layer)) for find in (busiest_component, busiest_unit))
         rows.append(
             {
                 "layer": str(layer.layer),
@@ -111,9 +112,8 @@ def movement_by_level_and_class(result: Result) -> pd.DataFrame:
 
 def activity_profile(log: EventLog, layer: str, unit: str, end_ps: int, n_bins: int) -> np.ndarray:
     """Fraction of time that a unit works for a layer, in `n_bins` equal bins from 0 to `end_ps`."""
-    of_layer = _rows_of_layer(log, layer)
-    of_unit = [code for code, name in enumerate(log.components) if unit_of(name) == unit]
-    starts, ends = _busy_intervals(log, of_layer[np.isin(log["component"][of_layer], of_unit)])
+    acting = [log.components[code] for code in np.unique(log.totals.component[_groups_of(log, layer)])]
+    starts, ends = _busy_intervals(log, layer, [name for name in acting if unit_of(name) == unit])
     edges = np.linspace(0.0, float(end_ps), n_bins + 1)
     if not len(starts):
         return np.zeros(n_bins)
@@ -123,28 +123,34 @@ def activity_profile(log: EventLog, layer: str, unit: str, end_ps: int, n_bins: 
     return np.clip(np.diff(covered) / max(end_ps / n_bins, 1e-300), 0.0, 1.0)
 
 
-def busiest_component(log: EventLog, rows: np.ndarray) -> Load:
-    """The component with most service time among `rows` (indices); the first of equals."""
-    busy = np.zeros(len(log.components), np.int64)
-    np.add.at(busy, log["component"][rows], log["service_ps"][rows])
+def busiest_component(log: EventLog, layer: str) -> Load:
+    """The component with most service time for a layer; the first of equals."""
+    busy = _service_ps(log, layer)
     code = int(busy.argmax())
     return Load(log.components[code], int(busy[code]))
 
 
-def busiest_unit(log: EventLog, rows: np.ndarray) -> Load:
-    """The PE, or component outside PEs, that works longest among `rows` (indices); the first of equals.
+def busiest_unit(log: EventLog, layer: str) -> Load:
+    """The PE, or component outside PEs, that works longest for a layer; the first of equals.
 
-    Parts of a PE that work at the same time count once.
+    Parts of a PE that work at the same time count once, so a unit works no longer than its parts together:
+    units are looked at from the largest such sum down, until no other can win.
     """
-    units = [unit_of(name) for name in log.components]
-    unit_codes = {name: code for code, name in enumerate(dict.fromkeys(units))}
-    names = list(unit_codes)
-    codes = np.array([unit_codes[name] for name in units], np.int64)[log["component"][rows]]
-    loads = []
-    for code in np.unique(codes):
-        starts, ends = _busy_intervals(log, rows[codes == code])
-        loads.append(Load(names[code], int((ends - starts).sum())))
-    return max(loads, key=lambda load: load.busy_ps)
+    busy = _service_ps(log, layer)
+    parts: dict[str, list[int]] = {}
+    for code in np.unique(log.totals.component[_groups_of(log, layer)]):
+        parts.setdefault(unit_of(log.components[code]), []).append(int(code))
+    units = sorted(parts, key=lambda unit: (-busy[parts[unit]].sum(), parts[unit][0]))
+    found = units[0]
+    longest = -1
+    for unit in units:
+        if busy[parts[unit]].sum() <= longest:
+            break
+        starts, ends = _busy_intervals(log, layer, [log.components[code] for code in parts[unit]])
+        works = int((ends - starts).sum())
+        if works > longest or (works == longest and parts[unit] < parts[found]):
+            found, longest = unit, works
+    return Load(found, longest)
 
 
 def unit_of(component: str) -> str:
@@ -153,17 +159,28 @@ def unit_of(component: str) -> str:
     return match.group(1) if match else component
 
 
-def _rows_of_layer(log: EventLog, layer: str) -> np.ndarray:
-    """Indices of the services for a layer; none if the log does not know it."""
+def _groups_of(log: EventLog, layer: str) -> np.ndarray:
+    """Indices of the groups of services for a layer (`EventLog.totals`); none if the log does not know it."""
     if layer not in log.layers:
         return np.zeros(0, np.int64)
-    return np.flatnonzero((log["layer"] == log.layers.index(layer)) & ~log.is_leakage)
+    return np.flatnonzero((log.totals.layer == log.layers.index(layer)) & (log.totals.action != log.leak))
 
 
-def _busy_intervals(log: EventLog, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint intervals in order of time that together cover the services of `rows`: starts, ends in ps."""
-    start, service = log["start_ps"][rows], log["service_ps"][rows]
-    working = service > 0
+def _service_ps(log: EventLog, layer: str) -> np.ndarray:
+    """Service time of every component for a layer."""
+    mine = _groups_of(log, layer)
+    busy = np.zeros(len(log.components), np.int64)
+    np.add.at(busy, log.totals.component[mine], log.totals.service_ps[mine])
+    return busy
+
+
+def _busy_intervals(log: EventLog, layer: str, components: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint intervals in order of time that together cover what components do for a layer: starts, ends in ps."""
+    if not components:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    columns = [log.services_of(name, "layer", "start_ps", "service_ps") for name in components]
+    of, start, service = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    working = (of == log.layers.index(layer)) & (service > 0)
     start, end = start[working], (start + service)[working]
     if not len(start):
         return start, end

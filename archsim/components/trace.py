@@ -58,6 +58,14 @@ class ExecutionTrace:
     channels: list[ChannelStatistics]
     end_ps: int
 
+    def joined(self, name: str) -> np.ndarray:
+        """One array of all lanes' `name`, end to end; not copied where the execution laid them out so."""
+        arrays = [getattr(lane, name) for lane in self.lanes]
+        whole = arrays[0].base if arrays else None
+        if whole is not None and len(whole) == sum(map(len, arrays)) and all(one.base is whole for one in arrays):
+            return whole
+        return np.concatenate(arrays)
+
     def of(self, netlist: Netlist, lane: Lane) -> LaneTrace:
         """Trace of one lane object of the netlist."""
         for candidate, trace in zip(netlist.lanes(), self.lanes, strict=True):

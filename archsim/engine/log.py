@@ -3,130 +3,219 @@
 The trace holds when; the netlist's arrays hold how much. A service of several actions becomes as
 many rows, one after the other: all but the last leave when they end, and all but the first start
 when their data, the action before, is there.
+
+A large run has more rows than memory should hold, so a log is kept as blocks. A block stands for the
+rows of one action of one lane and points into the arrays of the trace and of the netlist; rows are
+worked out when they are asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from archsim.components.netlist import Action, Lane, Netlist
-from archsim.components.trace import NO_PREDECESSOR, ExecutionTrace, LaneTrace
-from archsim.eventlog import DATA, LEAK, SERVER, EventLog, Movement
+from archsim.components.netlist import Netlist
+from archsim.components.trace import NO_PREDECESSOR, ExecutionTrace
+from archsim.engine.pool import Pool
+from archsim.eventlog import DATA, LEAK, SERVER, EventLog, LazyColumns, Totals
 
 _NOWHERE = -1
+_ROWS_PER_CHUNK = 1 << 19
+
+_CODES = ("component", "action", "layer", "movement")
+_ORDER = ("is_first", "is_last")
+"""Whether an action begins a service, and whether it ends it."""
+_FRAMES = ("positions", "first_step", "n_steps", "is_labelled")
+_LISTS = ("before", "after", "duration", "count", "bits", "energy", "label")
+"""Lists in pools, one value per token: time of a service until the action begins and until it ends, its
+own time, its amounts, and numbers of tokens where a lane does not serve all."""
+_BLOCK = ("n_rows", "tokens", *_CODES, *_ORDER, *_FRAMES, *(f"{n}{end}" for n in _LISTS for end in ("", "_step")))
 
 
 class _Names:
     """Codes for names in order of first use."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[Any]) -> None:
         self.names = names
         self._codes = {name: code for code, name in enumerate(names)}
 
-    def code(self, name: str) -> int:
-        if name not in self._codes:
-            self._codes[name] = len(self.names)
+    def code(self, name: object) -> int:
+        code = self._codes.setdefault(name, len(self.names))
+        if code == len(self.names):
             self.names.append(name)
-        return self._codes[name]
+        return code
 
 
 def build_log(netlist: Netlist, trace: ExecutionTrace) -> EventLog:
     """All services of a run as an event log."""
-    components = _Names([part.path for part in netlist.components])
-    actions, layers = _Names([LEAK]), _Names([""])
-    movements: list[Movement] = []
-    movement_codes: dict[Movement, int] = {}
-    blocks: list[dict[str, np.ndarray]] = []
-    for lane, times in zip(netlist.lanes(), trace.lanes, strict=True):
-        labels = _labels(lane)
-        for rows, action in _services(lane, times):
-            code = _NOWHERE
-            if action.movement is not None:
-                code = movement_codes.setdefault(action.movement, len(movements))
-                if code == len(movements):
-                    movements.append(action.movement)
-            blocks.append(
-                rows
-                | labels
-                | {
-                    "component": _same(components.code(action.component), lane, np.int32),
-                    "action": _same(actions.code(action.name), lane, np.int32),
-                    "layer": _same(layers.code(lane.layer), lane, np.int32),
-                    "count": action.count,
-                    "bits": action.bits,
-                    "energy_pj": action.energy_pj,
-                    "movement": _moved(action, code, lane),
-                }
-            )
-    blocks.append(_leakage(netlist, trace.end_ps))
-    columns = {
-        name: np.concatenate([block[name] for block in blocks]).astype(dtype, copy=False)
-        for name, dtype in EventLog.COLUMNS
-    }
-    order = np.lexsort((columns["start_ps"], columns["component"]))
-    columns = {name: column[order] for name, column in columns.items()}
-    return EventLog(columns, components.names, actions.names, layers.names, movements)
+    components, actions, layers = _Names([part.path for part in netlist.components]), _Names([LEAK]), _Names([""])
+    movements = _Names([])
+    integers, energies = Pool(np.int64), Pool(np.float64)
+    zero, one = integers.constant(0), integers.constant(1)
+    blocks: list[tuple[int, ...]] = []
+    tokens = 0
+    for lane in netlist.lanes():
+        label = zero if lane.labels is None else integers.add(lane.labels)
+        frames = (lane.positions, *lane.steps, lane.labels is not None)
+        before, last = zero, len(lane.actions) - 1
+        layer = layers.code(lane.layer)
+        for index, action in enumerate(lane.actions if lane.n_tokens else ()):
+            movement = _NOWHERE if action.movement is None else movements.code(action.movement)
+            codes = (components.code(action.component), actions.code(action.name), layer, movement)
+            duration = integers.add(action.duration_ps)
+            amounts = (*integers.add(action.count), *integers.add(action.bits), *energies.add(action.energy_pj))
+            where = (lane.n_tokens, tokens, *codes, index == 0, index == last, *frames)
+            after = integers.plus(before, duration) if index < last else zero
+            blocks.append((*where, *before, *after, *duration, *amounts, *label))
+            before = after
+        tokens += lane.n_tokens
+    n_services = len(blocks)
+    for code, part in enumerate(netlist.components):
+        if part.leakage_mw > 0:
+            # 1 mW for 1 ps is 1e-3 pJ
+            energy = energies.constant(part.leakage_mw * trace.end_ps * 1e-3)
+            where = (1, 0, code, 0, 0, _NOWHERE, False, False, 1, 0, 1, False)
+            blocks.append((*where, *zero, *zero, *zero, *one, *zero, *energy, *zero))
+    columns = _Blocks(blocks, n_services, integers.array(), energies.array(), trace)
+    return EventLog(columns, components.names, actions.names, layers.names, movements.names)
 
 
-def _services(lane: Lane, times: LaneTrace) -> list[tuple[dict[str, np.ndarray], Action]]:
-    """Rows of each action of a lane: start, service, leave, causes, predecessor."""
-    rows = []
-    start = times.start_ps
-    last = len(lane.actions) - 1
-    for index, action in enumerate(lane.actions):
-        end = start + action.duration_ps
-        row = {
-            "start_ps": start,
-            "service_ps": action.duration_ps,
-            "leave_ps": times.leave_ps if index == last else end,
-            "start_cause": _same(DATA, lane, np.int8) if index else times.start_cause,
-            "leave_cause": times.leave_cause if index == last else _same(SERVER, lane, np.int8),
-            "predecessor": _same(NO_PREDECESSOR, lane, np.int64) if index else times.predecessor,
-        }
-        rows.append((row, action))
-        start = end
-    return rows
+class _Blocks(LazyColumns):
+    """The rows of all blocks, sorted by component and start. Leakage has a block of one row per leaking part."""
+
+    def __init__(
+        self,
+        blocks: list[tuple[int, ...]],
+        n_services: int,
+        integers: np.ndarray,
+        energies: np.ndarray,
+        trace: ExecutionTrace,
+    ) -> None:
+        table = np.array(blocks, np.int64).reshape(-1, len(_BLOCK))
+        self._of = {name: np.ascontiguousarray(column) for name, column in zip(_BLOCK, table.T, strict=True)}
+        self._n_services = n_services
+        self._integers, self._energies = integers, energies
+        self._end_ps = trace.end_ps
+        names = ("start_ps", "leave_ps", "start_cause", "leave_cause", "predecessor")
+        self._trace = {name: trace.joined(name) for name in names}
+        self._sorted = np.argsort(self._of["component"], kind="stable")
+        self._ends = np.concatenate([[0], np.cumsum(self._of["n_rows"][self._sorted])])
+        self.n_rows = int(self._ends[-1])
+        self._chunks = self._boundaries()
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def part(self, name: str, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.n_rows)
+        starts = self._ends[self._chunks]
+        chunks = range(int(np.searchsorted(starts, first, "right")) - 1, int(np.searchsorted(starts, last)))
+        parts = [np.empty(0, dict(EventLog.COLUMNS)[name])]
+        for chunk in chunks if last > first else ():
+            begin = int(starts[chunk])
+            block, token = (values[max(first - begin, 0) : last - begin] for values in self._rows_of(chunk))
+            parts.append(self._values(name, block, token).astype(parts[0].dtype, copy=False))
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+    def span(self, component: int) -> slice:
+        codes = self._of["component"][self._sorted]
+        first, last = self._ends[np.searchsorted(codes, [component, component + 1])]
+        return slice(int(first), int(last))
+
+    def totals(self) -> Totals:
+        blocks = np.arange(len(self._sorted))
+        n_rows, tokens = self._of["n_rows"], np.zeros(len(blocks), np.int64)
+        component, action, layer, movement = (self._of[name] for name in _CODES)
+        return Totals(
+            component=component,
+            action=action,
+            layer=layer,
+            movement=movement,
+            n_rows=n_rows,
+            n_moving=self._sums("bits", self._integers, np.count_nonzero),
+            count=self._sums("count", self._integers),
+            bits=self._sums("bits", self._integers),
+            service_ps=self._sums("duration", self._integers),
+            energy_pj=self._sums("energy", self._energies),
+            first_start_ps=self._values("start_ps", blocks, tokens),
+            last_leave_ps=self._values("leave_ps", blocks, n_rows - 1),
+        )
+
+    def _sums(self, name: str, pool: np.ndarray, total: Callable[[np.ndarray], Any] = np.sum) -> np.ndarray:
+        """Sum of a list of every block, or what else adds up; each list that blocks share is summed once."""
+        lists = np.column_stack([self._of[name], self._of[f"{name}_step"], self._of["n_rows"]])
+        shared, which = np.unique(lists, axis=0, return_inverse=True)
+        sums = [total(pool[at : at + n]) if step else total(pool[at : at + 1]) * n for at, step, n in shared.tolist()]
+        return np.array(sums)[which.ravel()]
+
+    def _boundaries(self) -> np.ndarray:
+        """Where chunks begin among the sorted blocks: whole components, some 2^19 rows each; and the end."""
+        codes = self._of["component"][self._sorted]
+        begins = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(codes) else np.zeros(0, np.int64)
+        chunk = self._ends[begins] // _ROWS_PER_CHUNK
+        return np.append(begins[np.append(True, chunk[1:] != chunk[:-1])] if len(begins) else begins, len(codes))
+
+    def _rows_of(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        """Block, and token within it, of every row of a chunk, int32."""
+        if chunk not in self._rows:
+            blocks = self._sorted[self._chunks[chunk] : self._chunks[chunk + 1]].astype(np.int32)
+            n_rows, component = self._of["n_rows"][blocks], self._of["component"][blocks]
+            block = np.repeat(blocks, n_rows)
+            token = (np.arange(len(block)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)).astype(np.int32)
+            _, which, n_alike = np.unique(component, return_inverse=True, return_counts=True)
+            mixed = np.flatnonzero(np.repeat(n_alike[which] > 1, n_rows))
+            of_mixed = block[mixed], token[mixed]
+            order = np.lexsort((self._values("start_ps", *of_mixed), self._of["component"][of_mixed[0]]))
+            block[mixed], token[mixed] = of_mixed[0][order], of_mixed[1][order]
+            self._rows[chunk] = block, token
+        return self._rows[chunk]
+
+    def _values(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
+        """Column `name` for tokens of blocks."""
+        if name in _CODES:
+            return self._of[name][block]
+        if name in ("count", "bits"):
+            return self._at(self._integers, name, block, token)
+        if name == "service_ps":
+            return self._at(self._integers, "duration", block, token)
+        if name == "energy_pj":
+            return self._at(self._energies, "energy", block, token)
+        if name in ("timestep", "token", "sample"):
+            return self._but_leakage(self._label(name, block, token), block, _NOWHERE)
+        number = self._of["tokens"][block] + token
+        if name == "start_ps":
+            start = self._trace[name][number] + self._at(self._integers, "before", block, token)
+            return self._but_leakage(start, block, 0)
+        if name == "leave_ps":
+            end = self._trace["start_ps"][number] + self._at(self._integers, "after", block, token)
+            leave = np.where(self._of["is_last"][block], self._trace[name][number], end)
+            return self._but_leakage(leave, block, self._end_ps)
+        at_end, otherwise = {
+            "start_cause": ("is_first", DATA),
+            "predecessor": ("is_first", NO_PREDECESSOR),
+            "leave_cause": ("is_last", SERVER),
+        }[name]
+        return np.where(self._of[at_end][block], self._trace[name][number], otherwise)
+
+    def _at(self, pool: np.ndarray, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
+        return pool[self._of[name][block] + self._of[f"{name}_step"][block] * token]
+
+    def _label(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
+        number = np.where(self._of["is_labelled"][block], self._at(self._integers, "label", block, token), token)
+        positions = self._of["positions"][block]
+        frame = _quotient(number, positions)
+        if name == "token":
+            return number - frame * positions
+        n_steps = self._of["n_steps"][block]
+        sample = _quotient(frame, n_steps)
+        return sample if name == "sample" else frame - sample * n_steps + self._of["first_step"][block]
+
+    def _but_leakage(self, values: np.ndarray, block: np.ndarray, leakage: int) -> np.ndarray:
+        """Values of services, and another one for the rows of leakage."""
+        values[block >= self._n_services] = leakage
+        return values
 
 
-def _labels(lane: Lane) -> dict[str, np.ndarray]:
-    """Sample, timestep and position of every token of a lane."""
-    tokens = np.arange(lane.n_tokens) if lane.labels is None else lane.labels
-    frame, token = np.divmod(tokens, lane.positions)
-    sample, step = np.divmod(frame, lane.steps[1])
-    return {
-        "sample": sample.astype(np.int32),
-        "timestep": (step + lane.steps[0]).astype(np.int32),
-        "token": token.astype(np.int32),
-    }
-
-
-def _leakage(netlist: Netlist, end_ps: int) -> dict[str, np.ndarray]:
-    """One row per leaking component over the whole run; 1 mW for 1 ps is 1e-3 pJ."""
-    leaking = [(code, part) for code, part in enumerate(netlist.components) if part.leakage_mw > 0]
-    n = len(leaking)
-    block: dict[str, np.ndarray] = {name: np.full(n, _NOWHERE, dtype) for name, dtype in EventLog.COLUMNS}
-    nothing = np.zeros(n, np.int64)
-    return block | {
-        "start_ps": nothing,
-        "service_ps": nothing,
-        "leave_ps": np.full(n, end_ps, np.int64),
-        "component": np.array([code for code, _ in leaking], np.int32),
-        "action": nothing,
-        "layer": nothing,
-        "count": np.ones(n, np.int64),
-        "bits": nothing,
-        "energy_pj": np.array([part.leakage_mw * end_ps * 1e-3 for _, part in leaking], np.float64),
-        "start_cause": np.full(n, DATA, np.int8),
-        "leave_cause": np.full(n, SERVER, np.int8),
-    }
-
-
-def _moved(action: Action, code: int, lane: Lane) -> np.ndarray:
-    codes = _same(code, lane, np.int32)
-    if action.moves is not None:
-        codes[~action.moves] = _NOWHERE
-    return codes
-
-
-def _same(value: int, lane: Lane, dtype: type) -> np.ndarray:
-    return np.full(lane.n_tokens, value, dtype)
+def _quotient(number: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Whole part of `number / by`, exact below 2^52 and several times faster than integer division."""
+    return ((number + 0.5) / by).astype(np.int64)

@@ -204,10 +204,12 @@ def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
         for code, movement in enumerate(log.movements)
         if movement.level == "dram" and movement.data_class in ("inputs", "weights")
     ]
-    entering = log.rows_of("input") | np.isin(log["movement"], brought)
-    leaving = log.rows_of("output")
-    np.minimum.at(first, log["sample"][entering], log["start_ps"][entering])
-    np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
+    np.minimum.at(first, *log.services_of("input", "sample", "start_ps"))
+    for component in np.unique(log.totals.component[np.isin(log.totals.movement, brought)]):
+        moved, sample, start = log.services_of(log.components[component], "movement", "sample", "start_ps")
+        mine = np.isin(moved, brought)
+        np.minimum.at(first, sample[mine], start[mine])
+    np.maximum.at(last, *log.services_of("output", "sample", "leave_ps"))
     return last - first
 
 
@@ -253,9 +255,9 @@ def _summary(
     area_um2: float,
 ) -> dict[str, Any]:
     n_samples, n_timesteps = activity.n_samples, activity.n_timesteps
-    leakage = log.is_leakage
-    dynamic_pj = float(np.sum(log["energy_pj"][~leakage]))
-    leakage_pj = float(np.sum(log["energy_pj"][leakage]))
+    leaks = log.totals.action == log.leak
+    dynamic_pj = float(np.sum(log.totals.energy_pj[~leaks]))
+    leakage_pj = float(np.sum(log.totals.energy_pj[leaks]))
     energy_pj = dynamic_pj + leakage_pj
     latencies = sample_latencies_ps(log, n_samples)
     latency_ps = round(float(latencies.mean()))
@@ -300,7 +302,7 @@ def _summary(
         "accuracy_calibrated": activity.accuracy.calibrated,
         "n_accuracy_samples": activity.accuracy.n_samples,
         **metrics.chip_statistics(activity.accuracy),
-        "n_services": int(np.count_nonzero(~leakage)),
+        "n_services": int(log.totals.n_rows[~leaks].sum()),
         "n_crossbars": mapping.n_crossbars,
         "n_pes": mapping.n_pes,
         "n_tiles": mapping.n_tiles_used,
@@ -318,8 +320,7 @@ def _throughput(log: EventLog, n_samples: int) -> float | None:
     if n_samples < _MIN_SAMPLES_FOR_THROUGHPUT:
         return None
     last = np.zeros(n_samples, np.int64)
-    leaving = log.rows_of("output")
-    np.maximum.at(last, log["sample"][leaving], log["leave_ps"][leaving])
+    np.maximum.at(last, *log.services_of("output", "sample", "leave_ps"))
     return float((n_samples - 2) / ((last[-1] - last[1]) * 1e-12))
 
 

@@ -1,7 +1,8 @@
 """Tables of a run, aggregated from its event log: components, layers, data movement.
 
 `mapping` and `activity` contribute only what does not happen in time: sizes, accuracy, errors.
-Sums run in file order over the log, so a reader of the Parquet file gets the same digits.
+Counts, bits and times are exact; energies are sums over the log's groups (`EventLog.totals`), equal to sums over its
+rows to 1e-12.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ def component_table(netlist: Netlist, trace: ExecutionTrace, log: EventLog) -> p
     """One row per component: what it did, and busy, blocked, starved, idle time, which sum to the run."""
     import pandas as pd  # heavy, loaded with the first table
 
-    dynamic = ~log.is_leakage
+    totals, n = log.totals, len(log.components)
+    dynamic = totals.action != log.leak
     peaks = _peak_queues(netlist, trace)
-    n = len(log.components)
     states = _states(netlist, trace)
-    codes = log["component"]
+    codes = totals.component
     frame = pd.DataFrame(
         {
             "component": [part.path for part in netlist.components],
             "kind": [part.kind for part in netlist.components],
-            "n_actions": _sum_int(codes[dynamic], log["count"][dynamic], n),
+            "n_actions": _sum_int(codes[dynamic], totals.count[dynamic], n),
             **states,
             "utilisation": states["busy_ps"] / max(trace.end_ps, 1),
             "peak_queue": [peaks.get(part.path, 0) for part in netlist.components],
-            "energy_dynamic_pj": _sum_float(codes[dynamic], log["energy_pj"][dynamic], n),
-            "energy_leakage_pj": _sum_float(codes[~dynamic], log["energy_pj"][~dynamic], n),
+            "energy_dynamic_pj": _sum_float(codes[dynamic], totals.energy_pj[dynamic], n),
+            "energy_leakage_pj": _sum_float(codes[~dynamic], totals.energy_pj[~dynamic], n),
             "area_um2": [part.area_um2 for part in netlist.components],
             "bits_in": _bits(log, _BITS_IN, n),
             "bits_out": _bits(log, _BITS_OUT, n),
@@ -72,12 +73,12 @@ def movement_table(log: EventLog) -> pd.DataFrame:
     """Packets, bits, bit-hops and energy per source, destination, class and level."""
     import pandas as pd  # heavy, loaded with the first table
 
-    codes = log["movement"]
-    moving = codes >= 0
-    n = len(log.movements)
-    events = np.bincount(codes[moving & (log["bits"] > 0)], minlength=n)
-    bits = _sum_int(codes[moving], log["bits"][moving], n)
-    energy = _sum_float(codes[moving], log["energy_pj"][moving], n)
+    totals, n = log.totals, len(log.movements)
+    moving = totals.movement >= 0
+    codes = totals.movement[moving]
+    events = _sum_int(codes, totals.n_moving[moving], n)
+    bits = _sum_int(codes, totals.bits[moving], n)
+    energy = _sum_float(codes, totals.energy_pj[moving], n)
     rows: dict[tuple[str, str, str, str], list[Any]] = {}
     for index, movement in enumerate(log.movements):
         key = (movement.source, movement.destination, movement.data_class, movement.level)
@@ -109,15 +110,15 @@ def _layer_row(
     log: EventLog,
 ) -> dict[str, Any]:
     code = log.layers.index(name) if name in log.layers else -1
-    mine = (log["layer"] == code) & ~log.is_leakage
+    totals = log.totals
+    mine = (totals.layer == code) & (totals.action != log.leak)
 
-    def count(action: str, column: str = "count") -> int:
-        return int(log[column][mine & log.actions_of(action)].sum())
+    def of(action: str) -> np.ndarray:
+        return mine & (totals.action == (log.actions.index(action) if action in log.actions else -1))
 
-    kinds = {code: kind for code, kind in enumerate(log.components)}
-    reads = _count_component(log, mine & log.actions_of("read"), kinds, ".crossbar")
-    updates = _count_component(log, mine, kinds, ".neuron")
-    conversions = count("convert")
+    reads = _count_component(log, of("read"), ".crossbar")
+    updates = _count_component(log, mine, ".neuron")
+    conversions = int(totals.count[of("convert")].sum())
     row: dict[str, Any] = {
         "layer": name,
         "kind": layer.layer.kind if layer else "input",
@@ -126,8 +127,8 @@ def _layer_row(
         "n_pes": layer.n_pes if layer else 0,
         "n_tiles": len(layer.tiles) if layer else 0,
         "replication": layer.n_copies if layer else 1,
-        "first_start_ps": int(log["start_ps"][mine].min(initial=np.iinfo(np.int64).max)) if mine.any() else None,
-        "last_leave_ps": int(log["leave_ps"][mine].max(initial=0)) if mine.any() else None,
+        "first_start_ps": int(totals.first_start_ps[mine].min()) if mine.any() else None,
+        "last_leave_ps": int(totals.last_leave_ps[mine].max()) if mine.any() else None,
         "tokens": 0,
         "crossbar_reads": reads,
         "skipped_reads": 0,
@@ -136,7 +137,7 @@ def _layer_row(
         "spikes_out": 0,
         "activation_sparsity": None,
         "neuron_updates": updates,
-        "energy_pj": float(np.sum(log["energy_pj"][mine])),
+        "energy_pj": float(np.sum(totals.energy_pj[mine])),
         "nf": None,
         "error_rel": None,
     }
@@ -155,9 +156,9 @@ def _layer_row(
     return row
 
 
-def _count_component(log: EventLog, mine: np.ndarray, names: dict[int, str], suffix: str) -> int:
-    codes = [code for code, name in names.items() if name.endswith(suffix)]
-    return int(log["count"][mine & np.isin(log["component"], codes)].sum())
+def _count_component(log: EventLog, mine: np.ndarray, suffix: str) -> int:
+    counted = np.array([name.endswith(suffix) for name in log.components], bool)
+    return int(log.totals.count[mine & counted[log.totals.component]].sum())
 
 
 def _states(netlist: Netlist, trace: ExecutionTrace) -> dict[str, np.ndarray]:
@@ -231,8 +232,9 @@ def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
 
 
 def _bits(log: EventLog, actions: tuple[str, ...], n: int) -> np.ndarray:
-    rows = np.isin(log["action"], [log.actions.index(name) for name in actions if name in log.actions])
-    return _sum_int(log["component"][rows], log["bits"][rows], n)
+    totals = log.totals
+    mine = np.isin(totals.action, [log.actions.index(name) for name in actions if name in log.actions])
+    return _sum_int(totals.component[mine], totals.bits[mine], n)
 
 
 def _sum_int(codes: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:

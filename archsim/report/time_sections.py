@@ -33,7 +33,7 @@ _STATES = (("busy", "c2"), ("blocked", "c5"), ("starved", "c4"), ("idle", "c-non
 def latency_by_layer(result: Result) -> Chart:
     """When each layer works, how much of the time, and what in it works longest."""
     frame = breakdown.latency_by_layer(result)
-    end_ps = max(int(result.log["leave_ps"].max(initial=0)), 1)
+    end_ps = max(int(result.log.totals.last_leave_ps.max(initial=0)), 1)
     scale = time_scale([end_ps])
     bars, cells = [], []
     for row in frame.to_dict("records"):
