@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from archsim.components.netlist import Lane, Netlist, Policy, Target, Wire, require_executable
+from archsim.components.netlist import Action, Lane, Netlist, Policy, Target, Wire, require_executable
 from archsim.components.trace import NO_PREDECESSOR, ChannelStatistics, ExecutionTrace, LaneTrace
 from archsim.engine import kernel, simpy_execution
 from archsim.engine.kernel import NONE, Machine
+from archsim.engine.pool import Place, Pool
 from archsim.errors import SimulationError
 
 Progress = Callable[[float], None]
@@ -80,43 +81,13 @@ def _trace(machine: Machine) -> ExecutionTrace:
     return ExecutionTrace(lanes, channels, int(machine.clock[0].now_ps))
 
 
-class _Pool:
-    """Arrays laid end to end; one that is given twice is stored once."""
-
-    def __init__(self, dtype: type) -> None:
-        self.dtype = dtype
-        self.size = 0
-        self._parts: list[np.ndarray] = []
-        self._known: dict[tuple[int, int, int], int] = {}
-
-    def add(self, values: np.ndarray) -> int:
-        """Where a list begins in the pool."""
-        view = values.__array_interface__
-        key = (view["data"][0], len(values), values.strides[0])
-        if key not in self._known:
-            self._known[key] = self.size
-            self._parts.append(values)
-            self.size += len(values)
-        return self._known[key]
-
-    def add_new(self, values: list[int]) -> int:
-        """Where a list that nobody shares begins in the pool."""
-        self._parts.append(np.array(values, self.dtype))
-        self.size += len(values)
-        return self.size - len(values)
-
-    def array(self) -> np.ndarray:
-        """Everything that was added."""
-        return np.concatenate(self._parts, dtype=self.dtype) if self._parts else np.zeros(0, self.dtype)
-
-
 class _Tables:
     """Writes a netlist into the kernel's tables, one part after the other."""
 
     def __init__(self, netlist: Netlist) -> None:
         self.netlist = netlist
         self.all_lanes = netlist.lanes()
-        self.numbers, self.emits = _Pool(np.int64), _Pool(np.bool_)
+        self.numbers, self.emits = Pool(np.int64), Pool(np.bool_)
         self.wires: list[tuple[int, Wire]] = [
             (number, wire) for number, lane in enumerate(self.all_lanes) for wire in lane.wires
         ]
@@ -194,7 +165,7 @@ class _Tables:
             rows[name] = column
         for row, lane in zip(rows, self.all_lanes, strict=True):
             if lane.reader is not None:
-                row.fetch, row.fetch_step = self._times(lane.fetch_ps)
+                row.fetch, row.fetch_step = self._duration(lane.actions[: lane.release_after])
                 row.buffer, row.reader = lane.reader[0], self.first_reader[lane.reader[0]] + lane.reader[1]
         return rows
 
@@ -204,23 +175,24 @@ class _Tables:
         if policy == "shared" and lane.output is not None:
             places.append(lane.output)
         return (
-            *self._times(lane.service_ps),
-            NONE if lane.emit is None else self.emits.add(lane.emit),
-            NONE if lane.sent_positions is None else self.numbers.add(lane.sent_positions),
-            self.numbers.add_new(list(lane.inputs)),
+            *self._duration(lane.actions),
+            NONE if lane.emit is None else self.emits.dense(lane.emit),
+            NONE if lane.sent_positions is None else self.numbers.dense(lane.sent_positions),
+            self.numbers.list(list(lane.inputs)),
             len(lane.inputs),
-            self.numbers.add_new(places),
+            self.numbers.list(places),
             len(places),
             server,
             _POLICIES[policy],
             NONE if lane.output is None else lane.output,
         )
 
-    def _times(self, values: np.ndarray) -> tuple[int, int]:
-        """Where times per token begin, and how far apart they are: 0 where all are equal."""
-        if len(values) and (values == values[0]).all():
-            return self.numbers.add_new([int(values[0])]), 0
-        return self.numbers.add(values), 1
+    def _duration(self, actions: tuple[Action, ...]) -> Place:
+        """Time that actions take together, token by token; stored once for lanes that share their arrays."""
+        total = self.numbers.constant(0)
+        for action in actions:
+            total = self.numbers.plus(total, self.numbers.add(action.duration_ps))
+        return total
 
     def _place(self, target: Target) -> int:
         return target.index if target.kind == "channel" else len(self.netlist.channels) + target.index
@@ -242,7 +214,7 @@ class _Tables:
             for channel in lane.inputs:
                 consumer[channel], tokens[channel] = number, self.tokens[number]
                 if (takes := lane.takes) is not None:
-                    rows.heads[channel] = self.numbers.add_new(np.flatnonzero(takes).tolist())
+                    rows.heads[channel] = self.numbers.list(np.flatnonzero(takes).tolist())
             for target in lane.reserves:
                 if target.kind == "channel":
                     rows.producer[target.index], reserved[target.index] = number, True
@@ -301,7 +273,7 @@ class _Tables:
             leaves[number] = passage.exit
             sender[passage.exit] = server
             if passage.tails is not None:
-                tails[number] = self.emits.add(passage.tails)
+                tails[number] = self.emits.dense(passage.tails)
             if passage.entry is None:
                 sources[server].append(number)
             else:
@@ -309,12 +281,12 @@ class _Tables:
                 receiver[passage.entry] = server
                 entries[server].setdefault(passage.entry)
             branches = [takers[wire.target] for wire in lane.wires if wire.target in takers]
-            first = self.numbers.add_new(branches)
+            first = self.numbers.list(branches)
             for branch in branches:
                 first_branch[branch], n_branches[branch], feeder[branch] = first, len(branches), number
         for row, comes_by, begins in zip(servers, entries, sources, strict=True):
-            row.entries, row.n_entries = self.numbers.add_new(list(comes_by)), len(comes_by)
-            row.sources, row.n_sources = self.numbers.add_new(begins), len(begins)
+            row.entries, row.n_entries = self.numbers.list(list(comes_by)), len(comes_by)
+            row.sources, row.n_sources = self.numbers.list(begins), len(begins)
 
     def _buffers(self) -> np.recarray:
         rows = _records(kernel.BUFFER, len(self.netlist.buffers))
@@ -326,10 +298,10 @@ class _Tables:
         rows.first_source, rows.first_reader = self.first_source[:-1], self.first_reader[:-1]
         rows.times = _starts(len(buffer.last_use) for buffer in self.netlist.buffers)[:-1]
         for row, buffer, lanes in zip(rows, self.netlist.buffers, senders, strict=True):
-            row.need, row.last_use = self.numbers.add(buffer.need), self.numbers.add(buffer.last_use)
+            row.need, row.last_use = self.numbers.dense(buffer.need), self.numbers.dense(buffer.last_use)
             row.n_positions, row.capacity = len(buffer.last_use), buffer.capacity
             row.n_sources, row.n_readers = buffer.n_sources, buffer.n_readers
-            row.senders, row.n_senders = self.numbers.add_new(lanes), len(lanes)
+            row.senders, row.n_senders = self.numbers.list(lanes), len(lanes)
             covered = [0 if covers is None else int(covers[0]) for covers in buffer.covers] or [0] * buffer.n_sources
             row.covered = min(covered)
             row.n_slowest = covered.count(row.covered)
@@ -342,7 +314,7 @@ class _Tables:
         for first, buffer in zip(self.first_source, self.netlist.buffers, strict=False):
             for number, covers in enumerate(buffer.covers):
                 if covers is not None:
-                    rows[first + number].covers = self.numbers.add(covers)
+                    rows[first + number].covers = self.numbers.dense(covers)
                     rows[first + number].covered = covers[0]
         return rows
 
@@ -358,10 +330,9 @@ class _Tables:
         rows = _records(kernel.WIRE, len(self.wires))
         rows.channel = rows.buffer = NONE
         rows.lane = [number for number, _ in self.wires]
+        add, constant = self.numbers.add, self.numbers.constant
         delays = [
-            self._times(wire.delay_ps)
-            if isinstance(wire.delay_ps, np.ndarray)
-            else (self.numbers.add_new([wire.delay_ps]), 0)
+            add(wire.delay_ps) if isinstance(wire.delay_ps, np.ndarray) else constant(wire.delay_ps)
             for _, wire in self.wires
         ]
         rows.delay, rows.delay_step = zip(*delays, strict=True) if delays else ((), ())

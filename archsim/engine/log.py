@@ -96,6 +96,7 @@ class _Blocks(LazyColumns):
         table = np.array(blocks, np.int64).reshape(-1, len(_BLOCK))
         self._of = {name: np.ascontiguousarray(column) for name, column in zip(_BLOCK, table.T, strict=True)}
         self._n_services = n_services
+        self._has_labels = bool(self._of["is_labelled"].any())
         self._integers, self._energies = integers, energies
         self._end_ps = trace.end_ps
         names = ("start_ps", "leave_ps", "start_cause", "leave_cause", "predecessor")
@@ -201,7 +202,9 @@ class _Blocks(LazyColumns):
         return pool[self._of[name][block] + self._of[f"{name}_step"][block] * token]
 
     def _label(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
-        number = np.where(self._of["is_labelled"][block], self._at(self._integers, "label", block, token), token)
+        number = token
+        if self._has_labels:
+            number = np.where(self._of["is_labelled"][block], self._at(self._integers, "label", block, token), token)
         positions = self._of["positions"][block]
         frame = _quotient(number, positions)
         if name == "token":

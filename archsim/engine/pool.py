@@ -35,6 +35,10 @@ class Pool:
             known = self._places[id(values)] = (place, values)
         return known[0]
 
+    def dense(self, values: np.ndarray) -> int:
+        """Where an array begins of which every value is stored."""
+        return self.add(values).first if len(values) == 1 or values.strides[0] else self._append(values).first
+
     def constant(self, value: float) -> Place:
         """Place of a list of any length with the same value throughout."""
         place = self._constants.get(value)
@@ -49,7 +53,9 @@ class Pool:
 
     def plus(self, one: Place, other: Place) -> Place:
         """Place of the sums of two lists, entry by entry."""
-        key = (one, other)
+        key, zero = (one, other), self.constant(0)
+        if zero in key:
+            return one if other == zero else other
         if key not in self._sums:
             total = self._values[one] + self._values[other]
             is_constant = one.step == other.step == 0
