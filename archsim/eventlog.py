@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,6 +75,43 @@ class Totals:
     energy_pj: np.ndarray
     first_start_ps: np.ndarray
     last_leave_ps: np.ndarray
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray]) -> Totals:
+        """Totals of rows that are all at hand."""
+        keys = ("component", "action", "layer", "movement")
+        groups = np.zeros(len(columns["start_ps"]), np.int64)
+        for name in keys:
+            groups = groups * (int(columns[name].max(initial=0)) + 2) + columns[name] + 1
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        n = len(first)
+
+        def exact(name: str, start: int = 0, sums: np.ufunc = np.add) -> np.ndarray:
+            total = np.full(n, start, np.int64)
+            sums.at(total, group, columns[name])
+            return total
+
+        component, action, layer, movement = (columns[name][first] for name in keys)
+        return cls(
+            component=component,
+            action=action,
+            layer=layer,
+            movement=movement,
+            n_rows=np.bincount(group, minlength=n),
+            n_moving=np.bincount(group[columns["bits"] > 0], minlength=n),
+            count=exact("count"),
+            bits=exact("bits"),
+            service_ps=exact("service_ps"),
+            energy_pj=np.bincount(group, weights=columns["energy_pj"], minlength=n),
+            first_start_ps=exact("start_ps", np.iinfo(np.int64).max, np.minimum),
+            last_leave_ps=exact("leave_ps", 0, np.maximum),
+        )
+
+    def and_those_of(self, columns: Mapping[str, np.ndarray]) -> Totals:
+        """These totals, and those of further rows."""
+        more = Totals.of(columns)
+        both = {item.name: np.append(getattr(self, item.name), getattr(more, item.name)) for item in fields(self)}
+        return Totals(**both)
 
 
 class LazyColumns(Mapping[str, np.ndarray]):
@@ -158,7 +195,7 @@ class EventLog:
     @cached_property
     def totals(self) -> Totals:
         """Sums per component, action, layer and movement; every table of a run is computed from them."""
-        return self.columns.totals() if isinstance(self.columns, LazyColumns) else _summed(self.columns)
+        return self.columns.totals() if isinstance(self.columns, LazyColumns) else Totals.of(self.columns)
 
     @cached_property
     def _codes(self) -> dict[str, int]:
@@ -273,34 +310,3 @@ _ROWS_AT_ONCE = 1 << 20
 def _slices(n_rows: int) -> Iterator[slice]:
     for first in range(0, n_rows, _ROWS_AT_ONCE):
         yield slice(first, min(first + _ROWS_AT_ONCE, n_rows))
-
-
-def _summed(columns: Mapping[str, np.ndarray]) -> Totals:
-    """Totals of a log whose rows are all at hand."""
-    keys = ("component", "action", "layer", "movement")
-    groups = np.zeros(len(columns["start_ps"]), np.int64)
-    for name in keys:
-        groups = groups * (int(columns[name].max(initial=0)) + 2) + columns[name] + 1
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    n = len(first)
-
-    def exact(values: np.ndarray, start: int = 0, sums: np.ufunc = np.add) -> np.ndarray:
-        total = np.full(n, start, np.int64)
-        sums.at(total, group, values)
-        return total
-
-    component, action, layer, movement = (columns[name][first] for name in keys)
-    return Totals(
-        component=component,
-        action=action,
-        layer=layer,
-        movement=movement,
-        n_rows=np.bincount(group, minlength=n),
-        n_moving=np.bincount(group[columns["bits"] > 0], minlength=n),
-        count=exact(columns["count"]),
-        bits=exact(columns["bits"]),
-        service_ps=exact(columns["service_ps"]),
-        energy_pj=np.bincount(group, weights=columns["energy_pj"], minlength=n),
-        first_start_ps=exact(columns["start_ps"], np.iinfo(np.int64).max, np.minimum),
-        last_leave_ps=exact(columns["leave_ps"], 0, np.maximum),
-    )

@@ -30,13 +30,22 @@ def few_rows_at_once(monkeypatch):
 
 
 def case(seed: int) -> tuple[Netlist, ExecutionTrace]:
-    """A random chip, every other one with copies of its layers."""
-    if seed % 2:
-        network, overrides, values = flow_case(seed)
-        each = simulate(network, values, overrides | {"mapping.replication": 2})
-        return each.netlist, each.trace
-    run = chip.case(seed)
-    return run.netlist, run.trace
+    """A random chip: as it is, with copies of its layers, or with packets that travel flit by flit."""
+    if seed % 3 == 0:
+        run = chip.case(seed)
+        return run.netlist, run.trace
+    network, overrides, values = flow_case(seed)
+    policy = {"mapping.replication": 2} if seed % 3 == 1 else {"chip.noc.detail": "flit"}
+    each = simulate(network, values, overrides | policy)
+    return each.netlist, each.trace
+
+
+def test_the_cases_hold_what_makes_rows_differ():
+    lanes = [lane for seed in SEEDS for lane in case(seed)[0].lanes()]
+    actions = [action for lane in lanes for action in lane.actions]
+    assert any(lane.labels is not None for lane in lanes)
+    assert any(action.moves is not None for action in actions)
+    assert any(len(lane.actions) > 2 for lane in lanes)
 
 
 def services(netlist: Netlist, trace: ExecutionTrace) -> list[tuple]:
@@ -64,7 +73,8 @@ def service(lane, one, action, token: int, component: int) -> tuple:
     frame, position = divmod(number, lane.positions)
     sample, step = divmod(frame, lane.steps[1])
     return (
-        *(component, action.component, action.name, lane.layer, action.movement),
+        *(component, action.component, action.name, lane.layer),
+        action.movement if action.moves is None or action.moves[token] else None,
         *(step + lane.steps[0], position, sample),
         *(start, int(action.duration_ps[token]), end),
         *(int(action.count[token]), int(action.bits[token]), float(action.energy_pj[token])),

@@ -28,9 +28,9 @@ _CODES = ("component", "action", "layer", "movement")
 _ORDER = ("is_first", "is_last")
 """Whether an action begins a service, and whether it ends it."""
 _FRAMES = ("positions", "first_step", "n_steps", "is_labelled")
-_LISTS = ("before", "after", "duration", "count", "bits", "energy", "label")
+_LISTS = ("before", "after", "duration", "count", "bits", "energy", "label", "moves")
 """Lists in pools, one value per token: time of a service until the action begins and until it ends, its
-own time, its amounts, and numbers of tokens where a lane does not serve all."""
+own time, its amounts, numbers of tokens where a lane does not serve all, and whether the movement counts."""
 _BLOCK = ("n_rows", "tokens", *_CODES, *_ORDER, *_FRAMES, *(f"{n}{end}" for n in _LISTS for end in ("", "_step")))
 
 
@@ -66,9 +66,10 @@ def build_log(netlist: Netlist, trace: ExecutionTrace) -> EventLog:
             codes = (components.code(action.component), actions.code(action.name), layer, movement)
             duration = integers.add(action.duration_ps)
             amounts = (*integers.add(action.count), *integers.add(action.bits), *energies.add(action.energy_pj))
+            moves = one if action.moves is None else integers.add(action.moves)
             where = (lane.n_tokens, tokens, *codes, index == 0, index == last, *frames)
             after = integers.plus(before, duration) if index < last else zero
-            blocks.append((*where, *before, *after, *duration, *amounts, *label))
+            blocks.append((*where, *before, *after, *duration, *amounts, *label, *moves))
             before = after
         tokens += lane.n_tokens
     n_services = len(blocks)
@@ -77,7 +78,7 @@ def build_log(netlist: Netlist, trace: ExecutionTrace) -> EventLog:
             # 1 mW for 1 ps is 1e-3 pJ
             energy = energies.constant(part.leakage_mw * trace.end_ps * 1e-3)
             where = (1, 0, code, 0, 0, _NOWHERE, False, False, 1, 0, 1, False)
-            blocks.append((*where, *zero, *zero, *zero, *one, *zero, *energy, *zero))
+            blocks.append((*where, *zero, *zero, *zero, *one, *zero, *energy, *zero, *one))
     columns = _Blocks(blocks, n_services, integers.array(), energies.array(), trace)
     return EventLog(columns, components.names, actions.names, layers.names, movements.names)
 
@@ -124,30 +125,36 @@ class _Blocks(LazyColumns):
         return slice(int(first), int(last))
 
     def totals(self) -> Totals:
-        blocks = np.arange(len(self._sorted))
-        n_rows, tokens = self._of["n_rows"], np.zeros(len(blocks), np.int64)
-        component, action, layer, movement = (self._of[name] for name in _CODES)
-        return Totals(
+        is_mixed = self._of["moves_step"] > 0
+        plain, mixed = np.flatnonzero(~is_mixed), np.flatnonzero(is_mixed)
+        n_rows, begin = self._of["n_rows"], np.zeros(len(plain), np.int64)
+        component, action, layer, movement = (self._values(name, plain, begin) for name in _CODES)
+        of_plain = Totals(
             component=component,
             action=action,
             layer=layer,
             movement=movement,
-            n_rows=n_rows,
-            n_moving=self._sums("bits", self._integers, np.count_nonzero),
-            count=self._sums("count", self._integers),
-            bits=self._sums("bits", self._integers),
-            service_ps=self._sums("duration", self._integers),
-            energy_pj=self._sums("energy", self._energies),
-            first_start_ps=self._values("start_ps", blocks, tokens),
-            last_leave_ps=self._values("leave_ps", blocks, n_rows - 1),
+            n_rows=n_rows[plain],
+            n_moving=self._sums("bits", self._integers, plain, np.count_nonzero),
+            count=self._sums("count", self._integers, plain),
+            bits=self._sums("bits", self._integers, plain),
+            service_ps=self._sums("duration", self._integers, plain),
+            energy_pj=self._sums("energy", self._energies, plain),
+            first_start_ps=self._values("start_ps", plain, begin),
+            last_leave_ps=self._values("leave_ps", plain, n_rows[plain] - 1),
         )
+        block = np.repeat(mixed, n_rows[mixed])
+        token = np.arange(len(block)) - np.repeat(np.cumsum(n_rows[mixed]) - n_rows[mixed], n_rows[mixed])
+        return of_plain.and_those_of({name: self._values(name, block, token) for name, _ in EventLog.COLUMNS})
 
-    def _sums(self, name: str, pool: np.ndarray, total: Callable[[np.ndarray], Any] = np.sum) -> np.ndarray:
-        """Sum of a list of every block, or what else adds up; each list that blocks share is summed once."""
-        lists = np.column_stack([self._of[name], self._of[f"{name}_step"], self._of["n_rows"]])
+    def _sums(
+        self, name: str, pool: np.ndarray, blocks: np.ndarray, total: Callable[[np.ndarray], Any] = np.sum
+    ) -> np.ndarray:
+        """Sum of a list of each block, or what else adds up; each list that blocks share is summed once."""
+        lists = np.column_stack([self._of[column][blocks] for column in (name, f"{name}_step", "n_rows")])
         shared, which = np.unique(lists, axis=0, return_inverse=True)
         sums = [total(pool[at : at + n]) if step else total(pool[at : at + 1]) * n for at, step, n in shared.tolist()]
-        return np.array(sums)[which.ravel()]
+        return np.array(sums, np.float64 if pool is self._energies else np.int64)[which.ravel()]
 
     def _boundaries(self) -> np.ndarray:
         """Where chunks begin among the sorted blocks: whole components, some 2^19 rows each; and the end."""
@@ -173,6 +180,8 @@ class _Blocks(LazyColumns):
 
     def _values(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
         """Column `name` for tokens of blocks."""
+        if name == "movement":
+            return np.where(self._at(self._integers, "moves", block, token), self._of[name][block], _NOWHERE)
         if name in _CODES:
             return self._of[name][block]
         if name in ("count", "bits"):
