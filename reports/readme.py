@@ -1,6 +1,6 @@
-"""Writes the figures of README.md: `python reports/readme.py`; with `--check` it only says whether they are current.
+"""Writes the figures of README.md and docs/: `python reports/readme.py`; `--check` only says whether they are current.
 
-Runs the README's example and `validate spikesim`, puts their tables between the markers in README.md, and
+Runs the examples and `validate spikesim`, puts their tables between the markers in the documents, and
 draws the picture. Nothing in those places is written by hand.
 """
 
@@ -24,6 +24,7 @@ from archsim.validation import spikesim
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+CHIPS = ROOT / "docs" / "chips.md"
 PICTURE = ROOT / "reports" / "digits-cnn" / "energy_by_layer.svg"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 """Okabe and Ito's palette, legible for colour-blind readers."""
@@ -36,7 +37,7 @@ CELLS = {
     "tile.pe.crossbar.signed": "differential",
     "mapping.calibration": "batch_norm",
 }
-"""What the README's non-ideal chip changes."""
+"""What the non-ideal chip of docs/chips.md changes."""
 N_CHIPS = 5
 VALIDATED = (
     "PE cycle, k = 3",
@@ -52,18 +53,22 @@ VALIDATED = (
 def main(arguments: list[str]) -> int:
     """Rewrite README's generated parts, or check them."""
     result = archsim.simulate(archsim.load_hardware("spikesim-rram-64"), archsim.load_workload("digits-cnn"))
-    current = README.read_text(encoding="utf-8")
-    text = _between(current, "example", f"```\n{_terminal(result)}\n```")
-    text = _between(text, "chips", _chips())
-    text = _between(text, "validate", _validation_table())
-    picture = _picture(result)
+    readme = _between(README.read_text(encoding="utf-8"), "example", f"```\n{_terminal(result)}\n```")
+    files = {
+        README: _between(readme, "validate", _validation_table()),
+        CHIPS: _between(CHIPS.read_text(encoding="utf-8"), "chips", _chips()),
+        PICTURE: _picture(result),
+    }
     if "--check" in arguments:
-        stale = text != current or picture != PICTURE.read_text(encoding="utf-8")
-        print("README.md is out of date; run python reports/readme.py" if stale else "README.md is current")
-        return int(stale)
-    README.write_text(text, encoding="utf-8")
+        stale = [path for path, text in files.items() if text != path.read_text(encoding="utf-8")]
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is out of date; run python reports/readme.py")
+        if not stale:
+            print("README.md and docs/ are current")
+        return int(bool(stale))
     PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(picture, encoding="utf-8")
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 
