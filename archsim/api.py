@@ -147,8 +147,8 @@ def findings(result: Result) -> list[dict[str, Any]]:
 
 
 def write_report(result: Result, path: str | Path) -> None:
-    """Write the report of a run as one self-contained HTML file."""
-    from archsim.report.html import write_report as write  # imports jinja2 and pandas
+    """Write the report of a run as one file: Markdown to a `path` that ends in `.md`, else self-contained HTML."""
+    from archsim.report.run_report import write_report as write  # imports jinja2 and pandas
 
     write(result, Path(path))
 

@@ -6,16 +6,21 @@ import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 from tiny_result import tiny_result
 
 from archsim.errors import ConfigError
 from archsim.report import charts, text
-from archsim.report.html import SECTION_TITLES, render_report, write_report
+from archsim.report.html import render_html
+from archsim.report.markdown import escape, render_markdown
+from archsim.report.page import Bullets, Code, Page, Section, Table
+from archsim.report.run_report import report_page, write_report
 from archsim.report.terminal import headline_meanings, headline_rows, print_result
 from archsim.result import Result
 
@@ -43,6 +48,10 @@ def read(page: str) -> _Page:
     return parser
 
 
+def render_report(result: Result) -> str:
+    return render_html(report_page(result))
+
+
 def terminal_text(result: Result, width: int = 120) -> str:
     stream = io.StringIO()
     print_result(result, Console(file=stream, width=width, color_system=None))
@@ -50,10 +59,76 @@ def terminal_text(result: Result, width: int = 120) -> str:
 
 
 def test_every_section_is_there_and_asks_a_question():
-    page = render_report(tiny_result())
-    for key, title in SECTION_TITLES.items():
-        assert f'<h2 id="{key}">{title}</h2>' in page
-        assert title.endswith("?")
+    page = report_page(tiny_result())
+    written = render_html(page)
+    assert len(page.sections) == len({section.id for section in page.sections}) > 10
+    for section in page.sections:
+        assert f'<h2 id="{section.id}">{section.question}</h2>' in written
+        assert f'<a href="#{section.id}">{section.question}</a>' in written
+        assert section.question.endswith("?")
+
+
+# Markdown, read by markdown-it, a parser of its own
+
+
+def read_markdown(text: str) -> list[tuple[str, str]]:
+    """Kind and text of everything that Markdown shows as text."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    shown = [(before.tag, token) for before, token in pairwise(tokens) if token.type == "inline"]
+    for _, token in shown:
+        assert {child.type for child in token.children} <= {"text", "text_special", "strong_open", "strong_close"}
+    return [(tag, "".join(child.content for child in token.children)) for tag, token in shown]
+
+
+def test_markdown_says_what_the_page_says():
+    page = report_page(tiny_result())
+    shown = read_markdown(render_markdown(page))
+    assert shown[:2] == [("h1", page.title), ("p", page.verdict)]
+    assert [text for tag, text in shown if tag == "h2"] == [section.question for section in page.sections]
+    headline = next(part for part in page.sections[0].parts if part.kind == "figures")
+    cells = [text for tag, text in shown if tag in ("td", "th")]
+    assert cells[3 : 3 + 3 * len(headline.rows)] == [cell for row in headline.rows for cell in row]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        HOSTILE,
+        "*a* _b_ `c` [d](e) | f \\ <g> &lt; ~~h~~ a_b_c",
+        "# title",
+        "- item",
+        "+ item",
+        "1. one",
+        "12) two",
+        "===",
+    ],
+)
+def test_markdown_shows_names_letter_by_letter(name):
+    table = Table("names", ("layer", "number"), ((name, "1"),), foot=("sum", "1"))
+    page = Page(name, name, (Section("one", name, (Bullets((name,)), table)),))
+    shown = [text for _, text in read_markdown(render_markdown(page))]
+    assert shown == [name, name, name, name, "names:", "layer", "number", name, "1", "sum", "1"]
+
+
+def test_code_in_markdown_ends_where_it_ends():
+    page = Page("a", "b", (Section("one", "c?", (Code("x: |\n  ```\n  <b>\n", "yaml"),)),))
+    tokens = MarkdownIt("commonmark").parse(render_markdown(page))
+    assert [(token.info, token.content) for token in tokens if token.type == "fence"] == [
+        ("yaml", "x: |\n  ```\n  <b>\n")
+    ]
+
+
+def test_text_in_markdown_stays_on_one_line():
+    assert escape("two\n\nlines") == "two lines"
+
+
+# The file
+
+
+def test_report_is_written_in_the_format_of_its_name(tmp_path):
+    for name, begins in (("report.html", "<!doctype html>"), ("report.md", "# tiny-net on tiny-chip\n")):
+        write_report(tiny_result(), tmp_path / name)
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
 
 
 def test_same_result_gives_the_same_bytes(tmp_path):

@@ -15,7 +15,8 @@ from archsim.analysis.what_if import default_changes, keeps_values, what_if
 from archsim.cli import main
 from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError
-from archsim.report.html import render_report
+from archsim.report.html import render_html
+from archsim.report.run_report import report_page
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +156,12 @@ def test_a_change_that_does_not_fit_is_noted(run):
 
 def test_the_page_says_what_limits_and_what_to_change_first(run, tmp_path):
     result = run({"tile.pe.adc.cycles_per_conversion": 10})
-    page = render_report(result).replace("\N{NO-BREAK SPACE}", " ")
+    page = render_html(report_page(result)).replace("\N{NO-BREAK SPACE}", " ")
     assert "Changes of the chip were not tried (archsim run --what-if does it)." in page
     result.changes = what_if(result, [{"tile.pe.adc.cycles_per_conversion": 5}, {"tile.pe.latch_depth": 4}])
-    page = render_report(result).replace("\N{NO-BREAK SPACE}", " ")
+    page = render_html(report_page(result)).replace("\N{NO-BREAK SPACE}", " ")
     assert "First change: tile.pe.adc.cycles_per_conversion: 10 → 5, which in simulation saves " in page
-    assert render_report(archsim.Result.load(result.write(tmp_path / "run"))) == render_report(result)
+    assert report_page(archsim.Result.load(result.write(tmp_path / "run"))) == report_page(result)
 
 
 def test_run_with_what_if_writes_findings_and_report_writes_them_again(tmp_path, monkeypatch, capsys):

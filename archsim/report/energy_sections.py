@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from archsim.analysis import breakdown
 from archsim.report import charts
 from archsim.report.charts import OTHER, Bar
-from archsim.report.page import Chart, Table
+from archsim.report.page import Chart, Section, Table, Text
 from archsim.report.text import (
     DASH,
     area_scale,
@@ -39,7 +39,7 @@ _LEVEL_LABELS = {
 }
 
 
-def energy_by_layer(result: Result) -> Chart:
+def energy_by_layer(result: Result) -> Section:
     """Energy per layer, stacked by kind of component; leakage is a row of its own."""
     by_kind = breakdown.energy_by_kind(result)
     matrix = breakdown.energy_by_layer_and_kind(result)
@@ -78,10 +78,12 @@ def energy_by_layer(result: Result) -> Chart:
         f"({share(most, total)}), without leakage, which belongs to the chip and not to a layer: "
         f"{format_energy(sums[-1][1])} ({share(sums[-1][1], total)})."
     )
-    return Chart(text, tuple((_kind_or_other(kind), palette[kind]) for kind in shown), bars, table)
+    legend = tuple((_kind_or_other(kind), palette[kind]) for kind in shown)
+    question = "Which layer takes the energy?"
+    return Section("energy_layer", question, (Text(text), Chart(question, legend, bars, table)))
 
 
-def energy_by_kind(result: Result) -> Chart:
+def energy_by_kind(result: Result) -> Section:
     """Dynamic energy and leakage per kind of component."""
     frame = breakdown.energy_by_kind(result)
     total = float(result.summary["energy_pj"])
@@ -124,10 +126,11 @@ def energy_by_kind(result: Result) -> Chart:
     leakage = float(result.summary["energy_leakage_pj"])
     text = f"Leakage is {share(leakage, total)} of the energy; it runs for the whole length of the run, used or not."
     table = Table("Energy and area by kind of component", head, cells, foot=foot)
-    return Chart(text, tuple(palette.items()), bars, table)
+    question = "Which kind of component takes the energy?"
+    return Section("energy_kind", question, (Text(text), Chart(question, tuple(palette.items()), bars, table)))
 
 
-def movement(result: Result) -> Chart:
+def movement(result: Result) -> Section:
     """Bits, bit-hops and energy per level and class of data."""
     frame = breakdown.movement_by_level_and_class(result)
     total, moved = float(result.summary["energy_pj"]), math.fsum(frame["energy_pj"])
@@ -172,7 +175,9 @@ def movement(result: Result) -> Chart:
         "link or through one port; the energy is that of the service that moves it, without leakage."
     )
     table = Table("Data movement by level and class", head, cells, n_text=2, foot=foot)
-    return Chart(text, tuple((_class_label(name), palette[name]) for name in present), bars, table)
+    legend = tuple((_class_label(name), palette[name]) for name in present)
+    question = "How much data moves, and at what cost?"
+    return Section("movement", question, (Text(text), Chart(question, legend, bars, table)))
 
 
 def _folded(values: Mapping[str, float], kinds: Sequence[str]) -> dict[str, float]:

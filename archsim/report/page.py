@@ -1,10 +1,40 @@
-"""What a section of the report is made of: tables and charts, as plain data."""
+"""What a report is made of, as plain data: a page of sections, each a question and the parts that answer it.
+
+`archsim.report.html` and `archsim.report.markdown` write the same page; they know the kinds of parts and nothing of
+what a section is about. All texts are data: names in them may come from anybody's file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from archsim.report.charts import Bar, Tick
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `strong` for what a section says first, `soft` for what explains."""
+
+    text: str
+    tone: Literal["plain", "strong", "soft"] = "plain"
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Sentences that stand side by side."""
+
+    items: tuple[str, ...]
+    kind: ClassVar[str] = "bullets"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Single figures as (name, value with unit, what exactly is counted)."""
+
+    rows: tuple[tuple[str, str, str], ...]
+    kind: ClassVar[str] = "figures"
 
 
 @dataclass(frozen=True)
@@ -16,34 +46,60 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     n_text: int = 1
     foot: tuple[str, ...] = ()
+    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with what it says in words, its legend as (name, colour class), and perhaps the same as a table."""
+    """Rows of bars with a legend as (name, colour class) and perhaps a time axis.
 
-    text: str
+    In Markdown the table stands for it; without one, the labels and values of the bars do.
+    """
+
+    caption: str
     legend: tuple[tuple[str, str], ...]
     bars: tuple[Bar, ...]
     table: Table | None = None
     ticks: tuple[Tick, ...] = ()
+    kind: ClassVar[str] = "chart"
 
 
 @dataclass(frozen=True)
-class WhySection:
-    """What limits the run: a verdict, pairs that bind together, the latency stack, and the changes that were tried."""
-
-    verdict: str
-    pairs: tuple[str, ...]
-    stack: Chart | None
-    changes: Table | None = None
-
-
-@dataclass(frozen=True)
-class ComponentSection:
-    """The most expensive components, the others to unfold, and how many did nothing."""
+class Code:
+    """A file, letter by letter."""
 
     text: str
-    table: Table
-    rest: Table
-    left_out: str
+    language: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Parts that a page shows when asked for; Markdown has nothing to unfold and says `instead` where they are."""
+
+    caption: str
+    parts: tuple[Part, ...]
+    instead: str
+    kind: ClassVar[str] = "folded"
+
+
+Part = Text | Bullets | Figures | Table | Chart | Code | Folded
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question and what answers it, in order."""
+
+    id: str
+    """Anchor: lower case letters and underscores."""
+    question: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report: what it is about, the answer in a sentence or two, and the sections."""
+
+    title: str
+    verdict: str
+    sections: tuple[Section, ...]

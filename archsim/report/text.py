@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 DASH = "–"
 """Stands where a value does not apply; never a made-up number."""
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[pnum]?s|[pnum]?J)(?!\w))")
 
 _ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 _TIME_UNITS = ((1e12, "s"), (1e9, "ms"), (1e6, "us"), (1e3, "ns"), (1.0, "ps"))
@@ -139,3 +142,8 @@ def shorten(name: object, limit: int = 40) -> str:
 def layer_label(name: object) -> str:
     """Name of a layer; what belongs to none has an empty one."""
     return shorten(name) if str(name) else "no layer"
+
+
+def keep_units(text: str) -> str:
+    """Bind numbers to their units, so that no line of prose ends between them."""
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from archsim.analysis import breakdown
-from archsim.report.page import ComponentSection, Table
+from archsim.report.page import Bullets, Code, Figures, Folded, Part, Section, Table, Text
+from archsim.report.terminal import headline_meanings, headline_rows
 from archsim.report.text import (
     DASH,
     Scale,
@@ -23,9 +24,6 @@ from archsim.report.text import (
 )
 from archsim.result import Result
 from archsim.units import format_energy, format_number, format_time
-
-if TYPE_CHECKING:
-    pass
 
 _N_COMPONENTS = 15
 _N_COMPONENTS_FOLDED = 300
@@ -49,6 +47,14 @@ def verdict(result: Result) -> str:
     return "; ".join([*clauses, _accuracy_clause(summary)]) + "."
 
 
+def headline(result: Result) -> Section:
+    """The figures that papers print, and what each of them counts."""
+    values = zip(headline_rows(result.summary), headline_meanings(), strict=True)
+    rows = tuple((name, value, meaning) for (name, value), meaning in values)
+    dashes = Text("A dash stands where a figure does not apply to this run.", "soft")
+    return Section("headline", "Is this design any good?", (Figures(rows), dashes))
+
+
 def _accuracy_clause(summary: Mapping[str, Any]) -> str:
     best = _chip_accuracy(summary)
     if best is None:
@@ -63,8 +69,14 @@ def _chip_accuracy(summary: Mapping[str, Any]) -> float | None:
     return summary.get("accuracy_raw") if calibrated is None else calibrated
 
 
-def accuracy(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the three accuracies are, and how far they can be trusted."""
+def accuracy(result: Result) -> Section:
+    """What the three accuracies are, how far they can be trusted, and how they spread over chips."""
+    parts: list[Part] = [Text(sentence) for sentence in _accuracies(result.summary)]
+    spread = _chips(result)
+    return Section("accuracy", "How right are the answers?", tuple(parts + ([spread] if spread is not None else [])))
+
+
+def _accuracies(summary: Mapping[str, Any]) -> tuple[str, ...]:
     ideal, best, n_samples = summary.get("accuracy_ideal"), _chip_accuracy(summary), summary.get("n_accuracy_samples")
     if ideal is None or best is None or not n_samples:
         return ("This run has no accuracy: the workload has no labels, or no weights to compute values with.",)
@@ -85,7 +97,7 @@ def accuracy(summary: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def chips(result: Result) -> Table | None:
+def _chips(result: Result) -> Table | None:
     """How accuracy spreads from chip to chip; None with less than two chips."""
     kinds = [kind for kind in ("raw", "calibrated") if not is_missing(result.summary.get(f"accuracy_{kind}_std"))]
     rows = []
@@ -100,7 +112,7 @@ def chips(result: Result) -> Table | None:
     return Table(f"Accuracy over {result.summary['n_chips']} chips", head, tuple(rows)) if rows else None
 
 
-def layers(result: Result) -> Table:
+def layers(result: Result) -> Section:
     """Size and work of every layer."""
     rows = []
     has_nf = bool(result.layers["nf"].notna().any())
@@ -123,10 +135,20 @@ def layers(result: Result) -> Table:
     sizes = ("neurons", "crossbars", "PEs", "tiles")
     work = ("spikes in", "spikes out", "silent", "crossbar reads", "reads skipped", "ADC conversions", "relative error")
     head = ("layer", "kind", *sizes, *work, *(("NF",) if has_nf else ()))
-    return Table("Size and work of every layer", head, tuple(rows), n_text=2)
+    table = Table("Size and work of every layer", head, tuple(rows), n_text=2)
+    meaning = (
+        "Silent: neurons and timesteps without a spike. Reads skipped: crossbar reads without an active row. Relative "
+        "error: RMS of the layer's weighted sums on this chip against ideal ones of the same inputs, over all samples."
+    )
+    if has_nf:
+        meaning += (
+            " NF, non-ideality factor: what columns lose of their current, 1 - I / I_ideal, mean over the layer's "
+            "columns with all rows driven."
+        )
+    return Section("layers", "What does each layer hold and do?", (table, Text(meaning, "soft")))
 
 
-def components(result: Result) -> ComponentSection:
+def components(result: Result) -> Section:
     """Components by energy: the first few, the rest to unfold, those that did nothing only counted."""
     frame = result.components
     energy = frame["energy_dynamic_pj"] + frame["energy_leakage_pj"]
@@ -141,16 +163,25 @@ def components(result: Result) -> ComponentSection:
     top = math.fsum(row["energy_pj"] for row in active[:_N_COMPONENTS])
     first, rest = rows[:_N_COMPONENTS], rows[_N_COMPONENTS:]
     text = f"The first {len(first)} of {len(frame)} components take {share(top, total)} of the energy."
-    folded = f"{len(rest)} more components"
-    return ComponentSection(
-        text,
-        Table("Components by energy", head, first, n_text=2),
-        Table(folded, head, rest, n_text=2),
-        _left_out(len(active) - len(rows), len(frame) - len(active)),
-    )
+    parts: list[Part] = [Text(text), Table("Components by energy", head, first, n_text=2)]
+    if rest:
+        folded = f"{len(rest)} more components"
+        instead = f"{folded} that take less are in components.csv."
+        parts.append(Folded(folded, (Table(folded, head, rest, n_text=2),), instead))
+    left_out = _left_out(len(active) - len(rows), len(frame) - len(active))
+    if left_out:
+        parts.append(Text(left_out, "soft"))
+    return Section("components", "Which components cost the most?", tuple(parts))
 
 
-def limits(result: Result) -> tuple[str, ...]:
+def assumptions(result: Result) -> Section:
+    """What the run itself noted."""
+    none = Text("The run noted no assumptions of its own. Those of the cost library stand beside each of its entries.")
+    notes = Bullets(tuple(plain(note) for note in result.notes))
+    return Section("assumptions", "What did this run assume?", (notes if notes.items else none,))
+
+
+def limits(result: Result) -> Section:
     """What the model leaves out, as far as it is known from the result."""
     moved = result.movement
     sentences = [
@@ -172,10 +203,10 @@ def limits(result: Result) -> tuple[str, ...]:
         )
     if not (moved["level"] == "dram").any():
         sentences.append("Nothing comes from or goes to a DRAM in this run; the host and its link are not included.")
-    return tuple(sentences)
+    return Section("limits", "What does the model leave out?", tuple(Text(sentence) for sentence in sentences))
 
 
-def provenance(summary: Mapping[str, Any]) -> Table:
+def provenance(result: Result) -> Section:
     """What this run was, so that somebody can do it again."""
     fields = (
         ("hardware", "hardware"),
@@ -188,8 +219,14 @@ def provenance(summary: Mapping[str, Any]) -> Table:
         ("archsim version", "archsim_version"),
         ("format version of the files", "format_version"),
     )
-    rows = tuple((name, _fact(summary.get(key))) for name, key in fields)
-    return Table("Provenance", ("what", "value"), rows, n_text=2)
+    rows = tuple((name, _fact(result.summary.get(key))) for name, key in fields)
+    config = Folded(
+        "Resolved configuration of hardware and workload",
+        (Code(result.config, "yaml"),),
+        "The resolved configuration of hardware and workload is in config.yaml.",
+    )
+    table = Table("Provenance", ("what", "value"), rows, n_text=2)
+    return Section("provenance", "Where do these numbers come from?", (table, config))
 
 
 def _fact(value: object) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from archsim.analysis import breakdown
 from archsim.report import charts
 from archsim.report.charts import Bar
-from archsim.report.page import Chart, Table
+from archsim.report.page import Chart, Section, Table, Text
 from archsim.report.text import (
     Scale,
     layer_label,
@@ -22,15 +21,12 @@ from archsim.report.text import (
 from archsim.result import Result
 from archsim.units import format_number, format_time
 
-if TYPE_CHECKING:
-    pass
-
 _N_STATES = 12
 _N_BINS = 100
 _STATES = (("busy", "c2"), ("blocked", "c5"), ("starved", "c4"), ("idle", "c-none"))
 
 
-def latency_by_layer(result: Result) -> Chart:
+def latency_by_layer(result: Result) -> Section:
     """When each layer works, how much of the time, and what in it works longest."""
     frame = breakdown.latency_by_layer(result)
     end_ps = max(int(result.log.totals.last_leave_ps.max(initial=0)), 1)
@@ -75,10 +71,12 @@ def latency_by_layer(result: Result) -> Chart:
             f"window of {layer_label(most['layer'])}."
         )
     legend = (("first start to last leave", "frame c-none"), ("busiest PE or part works", "c0"))
-    return Chart(text, legend, tuple(bars), table, charts.time_ticks(end_ps, _tick_text(scale)))
+    question = "When does each layer work?"
+    chart = Chart(question, legend, tuple(bars), table, charts.time_ticks(end_ps, _tick_text(scale)))
+    return Section("latency", question, (Text(text), chart))
 
 
-def states(result: Result) -> Chart:
+def states(result: Result) -> Section:
     """What the busiest components do with their time."""
     frame = result.components[result.components["busy_ps"] > 0]
     frame = frame.sort_values("busy_ps", ascending=False, kind="stable").head(_N_STATES)
@@ -97,7 +95,8 @@ def states(result: Result) -> Chart:
         "for data. Idle: before its first and after its last service. In a PE that is not pipelined the stages take "
         "turns, so a stage starves while the others work; the utilisation of the whole PE stands above."
     )
-    return Chart(text, _STATES, tuple(bars))
+    question = "Are the busiest components busy, blocked or starved?"
+    return Section("states", question, (Text(text), Chart(question, _STATES, tuple(bars))))
 
 
 def _state_tooltip(label: str, full: float) -> Callable[[str, float], str]:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archsim.analysis.critical_path import co_critical, latency_stack
 from archsim.analysis.findings import findings
 from archsim.report import charts
 from archsim.report.charts import OTHER, Bar
-from archsim.report.page import Chart, Table, WhySection
+from archsim.report.page import Chart, Part, Section, Table, Text
 from archsim.report.text import is_missing, kind_label, layer_label, percent, plain, share, shorten, time_scale
 from archsim.result import Result
 from archsim.units import format_time
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _N_PARTS = 12
 """Rows of the latency stack that are listed."""
 _N_PAIRS = 3
+_STACK_TEXT = (
+    "The critical path of sample 0: from its last output back to its injection, always to what came last. Its "
+    "segments sum to the latency exactly, so a part that is not on it gains nothing by being faster."
+)
+_CHANGES_TEXT = (
+    "Every change below was made and simulated, mapping included. The share on the critical path bounds what a change "
+    "of that resource can save; the saved latency is what it does save."
+)
 _CAUSES = {
     "data": "its input came last",
     "server": "it was busy with the token before",
@@ -25,14 +36,17 @@ _CAUSES = {
 }
 
 
-def why(result: Result) -> WhySection:
+def why(result: Result) -> Section:
     """What limits the run, as far as its files say."""
+    question = "What limits it, and what to change first?"
     if result.paths is None:
-        return WhySection(
-            "This result was written without critical paths. Run the simulation again to see what limits it.", (), None
-        )
-    found = findings(result)
-    return WhySection(verdict(result, found), _pairs(result), _stack(result), _changes(result))
+        text = "This result was written without critical paths. Run the simulation again to see what limits it."
+        return Section("why", question, (Text(text),))
+    parts: list[Part] = [Text(verdict(result, findings(result)), "strong"), Text(_STACK_TEXT), _stack(result)]
+    parts += [Text(sentence) for sentence in _pairs(result)]
+    if result.changes is not None:
+        parts += [Text(_CHANGES_TEXT), _changes(result.changes)]
+    return Section("why", question, tuple(parts))
 
 
 def verdict(result: Result, found: list[dict[str, Any]]) -> str:
@@ -113,13 +127,9 @@ def _stack(result: Result) -> Chart:
     head = ("kind of component", "layer", "why it started no earlier", f"time [{scale.unit}]", "share")
     foot = ("sum, the latency", "", "", scale.text(total), share(total, total))
     table = Table("Critical path of sample 0", head, cells, n_text=3, foot=foot)
-    text = (
-        "The critical path of sample 0: from its last output back to its injection, always to what came last. Its "
-        "segments sum to the latency exactly, so a part that is not on it gains nothing by being faster."
-    )
     legend = [(kind_label(kind), palette[kind]) for kind in shown]
     legend += [(OTHER, palette[OTHER])] if len(kinds) > len(shown) else []
-    return Chart(text, tuple(legend), tuple(bars), table)
+    return Chart("What takes the time", tuple(legend), tuple(bars), table)
 
 
 def _pairs(result: Result) -> tuple[str, ...]:
@@ -133,11 +143,9 @@ def _pairs(result: Result) -> tuple[str, ...]:
     )
 
 
-def _changes(result: Result) -> Table | None:
+def _changes(changes: pd.DataFrame) -> Table:
     """Every tried change with what it does."""
-    if result.changes is None:
-        return None
-    rows = sorted(result.changes.to_dict("records"), key=lambda row: _sort_key(row["latency_gain"]))
+    rows = sorted(changes.to_dict("records"), key=lambda row: _sort_key(row["latency_gain"]))
     scale = time_scale([row["latency_ps"] for row in rows if not is_missing(row["latency_ps"])])
     cells = tuple(
         (

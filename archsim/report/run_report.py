@@ -1,0 +1,52 @@
+"""The report of a run: which sections it has, and the files it is written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archsim.errors import ConfigError
+from archsim.report import energy_sections, text_sections, time_sections, why_section
+from archsim.report.html import render_html
+from archsim.report.markdown import render_markdown
+from archsim.report.page import Page
+from archsim.report.text import plain
+from archsim.result import Result
+
+SECTIONS = (
+    text_sections.headline,
+    why_section.why,
+    text_sections.accuracy,
+    energy_sections.energy_by_layer,
+    energy_sections.energy_by_kind,
+    time_sections.latency_by_layer,
+    energy_sections.movement,
+    time_sections.states,
+    text_sections.components,
+    text_sections.layers,
+    text_sections.assumptions,
+    text_sections.limits,
+    text_sections.provenance,
+)
+"""Every section of a run's report, in order: a function from a result to a section, or to None where the run has
+nothing of the kind."""
+
+
+def report_page(result: Result) -> Page:
+    """The report of a run as a page; `render_html` and `render_markdown` write it."""
+    found = (section(result) for section in SECTIONS)
+    title = f"{plain(result.summary['workload'])} on {plain(result.summary['hardware'])}"
+    return Page(title, text_sections.verdict(result), tuple(section for section in found if section is not None))
+
+
+def write_report(result: Result, path: Path) -> None:
+    """Write the report of a run as one file: Markdown to a `path` that ends in `.md`, else HTML.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    render = render_markdown if path.suffix == ".md" else render_html
+    text = render(report_page(result))
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be written ({err.strerror}). Choose another path.") from err
