@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import nir
@@ -19,11 +18,14 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from archsim.analog.converters import SumHistogram, calibrated_range, quantize_columns
 from archsim.analog.encoding import diff_offset, quantize_weights
+from archsim.training import Net, Neuron, Recipe, Weighted, accuracy, export_nir, train
+from archsim.training.net import Cells
+from archsim.training.surrogate import straight_through
 
 FOLDER = Path(__file__).resolve().parent
 SEED = 0
@@ -37,7 +39,7 @@ SHIFTED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DigitsRecipe:
     """What to train and for how long."""
 
     name: str
@@ -63,60 +65,34 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe(
+    DigitsRecipe(
         "digits-mlp", n_timesteps=5, tau_s=2e-3, n_epochs=120, widths=(128, 64), convolutional=False, rate_penalty=0.5
     ),
-    Recipe(
+    DigitsRecipe(
         "digits-cnn", n_timesteps=4, tau_s=None, n_epochs=240, widths=(12, 16, 32), convolutional=True, rate_penalty=0.3
     ),
 )
 
 
-class Spike(torch.autograd.Function):
-    """Step function whose gradient is that of a fast sigmoid (Zenke and Ganguli 2018), slope 4."""
+class ConvertedWeighted(Weighted):
+    """Weights of 4 bits, read bit by bit through a coarse converter once training `is_noisy`."""
 
-    @staticmethod
-    def forward(ctx, distance: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(distance)
-        return (distance >= 0).to(distance.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (distance,) = ctx.saved_tensors
-        return gradient / (4.0 * distance.abs() + 1.0) ** 2
-
-
-def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:
-    """Value of `rounded`, gradient of `exact`."""
-    return exact + (rounded - exact).detach()
-
-
-class Weighted(nn.Module):
-    """Convolution or matrix product with 4-bit weights, read bit by bit through a coarse converter."""
-
-    def __init__(self, weight: Tensor, n_input_bits: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(weight.shape[0]))
-        self.is_conv = weight.ndim == 4
+    def __init__(self, weight: Tensor, n_input_bits: int, pool: int) -> None:
+        super().__init__(weight, bias=True, padding=1, pool=pool)
         self.n_input_bits = n_input_bits
+        self.is_noisy = False
 
-    def product(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Weighted sum of the inputs."""
-        if self.is_conv:
-            return functional.conv2d(values, weight, padding=1)
-        return functional.linear(values, weight)
-
-    def forward(self, values: Tensor, noisy: bool) -> Tensor:
-        """Weighted sum plus bias; with the converter's rounding error when `noisy`."""
+    def sums(self, values: Tensor, cells: Cells | None = None) -> Tensor:
+        """Weighted sum plus bias; with the converter's rounding error when `is_noisy`."""
         integers, scale = quantize_weights(self.weight, WEIGHT_BITS)
         weight = straight_through(self.weight, integers.to(self.weight.dtype) * scale)
         exact = self.product(values, weight)
-        if noisy:
+        if self.is_noisy:
             with torch.no_grad():
                 converted = exact + scale * self.converter_error(values, integers.to(values.dtype))
                 gain = (converted * exact).sum() / converted.square().sum().clamp(min=1e-9)
             exact = straight_through(exact, gain * converted)
+        assert self.bias is not None
         return exact + self.bias.view(-1, *[1] * (exact.ndim - 2))
 
     def converter_error(self, values: Tensor, integers: Tensor) -> Tensor:
@@ -135,48 +111,29 @@ class Weighted(nn.Module):
         return error
 
 
-class DigitsNet(nn.Module):
-    """The spiking network of a recipe; the readout accumulates and its potential is the output."""
+def build(recipe: DigitsRecipe) -> Net:
+    """The spiking network of a recipe, untrained; the readout accumulates and its potential is the output."""
+    if recipe.convolutional:
+        c1, c2, c3 = recipe.widths
+        shapes = [(c1, 1, 3, 3), (c2, c1, 3, 3), (c3, c2, 3, 3), (10, 4 * c3)]
+        input_bits, pools = [5, 1, 3, 3], [1, 2, 2, 1]
+    else:
+        c1, c2 = recipe.widths
+        shapes = [(c1, 64), (c2, c1), (10, c2)]
+        input_bits, pools = [5, 1, 1], [1, 1, 1]
+    gain = 2.0 / recipe.input_gain
+    layers = []
+    for index, (shape, bits, pool) in enumerate(zip(shapes, input_bits, pools, strict=True)):
+        fan_in = math.prod(shape[1:])
+        weight = torch.randn(shape) * gain / math.sqrt(fan_in) / (PIXEL_MAX / 2 if index == 0 else 1.0)
+        layers.append(ConvertedWeighted(weight, bits, pool))
+    return Net(layers, Neuron("spiking", recipe.decay, recipe.input_gain), recipe.n_timesteps)
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        if recipe.convolutional:
-            c1, c2, c3 = recipe.widths
-            shapes = [(c1, 1, 3, 3), (c2, c1, 3, 3), (c3, c2, 3, 3), (10, 4 * c3)]
-            input_bits = [5, 1, 3, 3]
-            self.pools = [1, 2, 2]
-        else:
-            c1, c2 = recipe.widths
-            shapes = [(c1, 64), (c2, c1), (10, c2)]
-            input_bits = [5, 1, 1]
-            self.pools = [1, 1]
-        gain = 2.0 / recipe.input_gain
-        self.layers = nn.ModuleList()
-        for index, (shape, bits) in enumerate(zip(shapes, input_bits, strict=True)):
-            fan_in = math.prod(shape[1:])
-            weight = torch.randn(shape) * gain / math.sqrt(fan_in) / (PIXEL_MAX / 2 if index == 0 else 1.0)
-            self.layers.append(Weighted(weight, bits))
 
-    def forward(self, images: Tensor, noisy: bool = False) -> Tensor:
-        """Potential of the readout after all timesteps, shape (sample, class)."""
-        *hidden, readout = self.layers
-        potentials: list[Tensor | float] = [0.0] * len(hidden)
-        output = torch.zeros(())
-        self.rate = torch.zeros(())
-        first = hidden[0](images if hidden[0].is_conv else images.flatten(1), noisy)
-        for _ in range(self.recipe.n_timesteps):
-            values = first
-            for index, layer in enumerate(hidden):
-                weighted = first if index == 0 else layer(values if layer.is_conv else values.flatten(1), noisy)
-                potential = self.recipe.decay * potentials[index] + self.recipe.input_gain * weighted
-                values = Spike.apply(potential - 1.0)
-                self.rate = self.rate + values.mean() / (self.recipe.n_timesteps * len(hidden))
-                potentials[index] = potential - values.detach()
-                if self.pools[index] > 1:
-                    values = functional.avg_pool2d(values, self.pools[index], divisor_override=1)
-            output = output + readout(values.flatten(1), noisy)
-        return output
+def set_noisy(network: Net, is_noisy: bool) -> None:
+    """Switch the converters of all layers on or off."""
+    for layer in network.layers:
+        layer.is_noisy = is_noisy
 
 
 def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -193,70 +150,39 @@ def shifted(images: Tensor) -> Tensor:
     return padded[..., y : y + 8, x : x + 8]
 
 
-def train(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsNet:
+def train_recipe(recipe: DigitsRecipe, images: Tensor, labels: Tensor) -> Net:
     """Train one network; seeded, so the same call gives the same weights on one machine."""
     torch.manual_seed(SEED)
-    network = DigitsNet(recipe)
-    optimizer = torch.optim.Adam(network.parameters(), lr=4e-3)
-    batch = 64
-    n_batches = len(images) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=recipe.n_epochs * n_batches)
-    for epoch in range(recipe.n_epochs):
-        order = torch.randperm(len(images))
-        noisy = epoch >= recipe.n_epochs // 10
-        for index in range(n_batches):
-            chosen = order[index * batch : (index + 1) * batch]
-            moves = recipe.convolutional and float(torch.rand(())) < SHIFTED_SHARE
-            outputs = network(shifted(images[chosen]) if moves else images[chosen], noisy)
-            loss = functional.cross_entropy(outputs / recipe.n_timesteps, labels[chosen], label_smoothing=0.02)
-            loss = loss + recipe.rate_penalty * network.rate
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        if epoch % 10 == 9:
-            figures = f"loss {float(loss.detach()):.3f}, spike rate {float(network.rate.detach()):.3f}"
-            print(f"{recipe.name}: epoch {epoch + 1} of {recipe.n_epochs}, {figures}", flush=True)
-    return network
+    network = build(recipe)
+    plan = Recipe(
+        recipe.n_epochs,
+        batch_size=64,
+        learning_rate=4e-3,
+        schedule="one_cycle",
+        label_smoothing=0.02,
+        rate_penalty=recipe.rate_penalty,
+    )
+
+    def augment(batch: Tensor) -> Tensor:
+        moves = recipe.convolutional and float(torch.rand(())) < SHIFTED_SHARE
+        return shifted(batch) if moves else batch
+
+    def after_epoch(done: int, loss: float) -> None:
+        set_noisy(network, done >= recipe.n_epochs // 10)
+        if done % 10 == 0:
+            figures = f"loss {loss:.3f}, spike rate {float(network.rate.detach()):.3f}"
+            print(f"{recipe.name}: epoch {done} of {recipe.n_epochs}, {figures}", flush=True)
+
+    return train(network, images, labels, plan, augment=augment, after_epoch=after_epoch)
 
 
-def accuracy(network: DigitsNet, images: Tensor, labels: Tensor, noisy: bool) -> float:
-    """Fraction of images classified right."""
+def with_stored_weights(network: Net) -> Net:
+    """The network with weights of 4 bits times their scale, as its cells hold them."""
     with torch.no_grad():
-        return float((network(images, noisy).argmax(1) == labels).float().mean())
-
-
-def export(network: DigitsNet) -> nir.NIRGraph:
-    """The network as NIR: 4-bit weights times their scale, IF or LIF neurons, sum pooling, bare readout."""
-    recipe = network.recipe
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([1, 8, 8] if recipe.convolutional else [64]))}
-    shape: tuple[int, ...] = (1, 8, 8) if recipe.convolutional else (64,)
-    for index, layer in enumerate(network.layers):
-        number = index + 1
-        integers, scale = quantize_weights(layer.weight, WEIGHT_BITS)
-        weight = (integers.numpy() * scale).astype(np.float32)
-        bias = layer.bias.detach().numpy().astype(np.float32)
-        if not layer.is_conv:
-            if len(shape) == 3:
-                nodes["flatten"] = nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
-            nodes[f"fc{number}"] = nir.Affine(weight, bias)
-            shape = (weight.shape[0],)
-        else:
-            nodes[f"conv{number}"] = nir.Conv2d(shape[1:], weight, 1, 1, 1, 1, bias)
-            shape = (weight.shape[0], *shape[1:])
-        if index == len(network.layers) - 1:
-            break
-        ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)
-        if recipe.tau_s is None:
-            nodes[f"if{number}"] = nir.IF(r=ones, v_threshold=ones, v_reset=zeros)
-        else:
-            nodes[f"lif{number}"] = nir.LIF(ones * np.float32(recipe.tau_s), ones, zeros, ones, v_reset=zeros)
-        if network.pools[index] > 1:
-            size = np.array([network.pools[index]] * 2)
-            nodes[f"pool{number}"] = nir.SumPool2d(kernel_size=size, stride=size, padding=np.array([0, 0]))
-            shape = (shape[0], shape[1] // size[0], shape[2] // size[1])
-    nodes["output"] = nir.Output(np.array([10]))
-    return nir.NIRGraph(nodes, list(pairwise(nodes)))
+        for layer in network.layers:
+            integers, scale = quantize_weights(layer.weight, WEIGHT_BITS)
+            layer.weight.copy_(torch.as_tensor(integers.numpy() * scale))
+    return network
 
 
 def write_data(train_images: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray) -> None:
@@ -277,10 +203,14 @@ def main() -> None:
     images, held_out = (torch.as_tensor(part, dtype=torch.float32) for part in (train_images, test_images))
     labels, truth = (torch.as_tensor(part, dtype=torch.int64) for part in (train_labels, test_labels))
     for recipe in RECIPES:
-        network = train(recipe, images, labels)
-        exact, noisy = (accuracy(network, held_out, truth, noise) for noise in (False, True))
-        print(f"{recipe.name}: {exact:.4f} exact, {noisy:.4f} with {ADC_BITS}-bit conversion")
-        nir.write(FOLDER / f"{recipe.name}.nir", export(network))
+        network = train_recipe(recipe, images if recipe.convolutional else images.flatten(1), labels)
+        figures = []
+        for is_noisy in (False, True):
+            set_noisy(network, is_noisy)
+            figures.append(accuracy(network, held_out if recipe.convolutional else held_out.flatten(1), truth))
+        print(f"{recipe.name}: {figures[0]:.4f} exact, {figures[1]:.4f} with {ADC_BITS}-bit conversion")
+        shape = (1, 8, 8) if recipe.convolutional else (64,)
+        nir.write(FOLDER / f"{recipe.name}.nir", export_nir(with_stored_weights(network), shape, TIMESTEP_S))
 
 
 if __name__ == "__main__":

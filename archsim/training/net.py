@@ -1,0 +1,230 @@
+"""Networks that can be trained: a chain of weighted layers, with spiking or continuous neurons between them.
+
+A `Net` runs with its own weights, or with what a technology makes of them (`Cells`), so the same
+network is trained, mapped and compared. `export.export_nir` writes it for the simulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from archsim.errors import WorkloadError
+from archsim.training.surrogate import Spike
+
+Coding = Literal["direct", "rate", "spikes"]
+Norm = Literal["none", "batch", "per_timestep"]
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """What stands behind the weights of hidden layers.
+
+    `spiking`: `v = decay * v + input_gain * i`, a spike where v >= 1, then v loses 1 (reset `subtract`) or
+    becomes 0 (reset `zero`); decay 1 is IF. `relu` and `sigmoid` have no memory and serve networks that are
+    converted, or compared with.
+    """
+
+    kind: Literal["spiking", "relu", "sigmoid"] = "spiking"
+    decay: float = 1.0
+    """Factor of the potential from one timestep to the next, above 0 and up to 1."""
+    input_gain: float = 1.0
+    """Factor of the weighted input, above 0."""
+    reset: Literal["subtract", "zero"] = "subtract"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.decay <= 1 and 0 < self.input_gain < math.inf):
+            raise WorkloadError(
+                f"decay is {self.decay!r} and input_gain {self.input_gain!r}; "
+                "decay must be above 0 and at most 1, input_gain finite and above 0"
+            )
+
+    def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor | float, Tensor]:
+        """Potentials after one timestep, and what the neurons emit; the reset passes no gradient."""
+        if self.kind == "relu":
+            return 0.0, current.relu()
+        if self.kind == "sigmoid":
+            return 0.0, current.sigmoid()
+        v = self.decay * potential + self.input_gain * current
+        spikes = Spike.apply(v - 1.0)
+        left = v - spikes.detach() if self.reset == "subtract" else v * (1.0 - spikes.detach())
+        return left, spikes
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a technology makes of the weights of one layer."""
+
+    weight: Tensor
+    """What a read multiplies inputs with, in units and shape of the weights."""
+    noise_variance: Tensor | None = None
+    """Variance that an input of 1 adds to each sum at every read, same shape; None without read noise."""
+
+
+Mapper = Callable[["Weighted", int], Cells]
+"""Gives the cells of a layer, called with the layer and its number."""
+
+
+class Weighted(nn.Module):
+    """A convolution or matrix product, a digital bias, and sum pooling behind the neurons.
+
+    Weights have shape (out, in) or (out_channel, in_channel, kernel_h, kernel_w).
+    """
+
+    def __init__(self, weight: Tensor, bias: bool = False, padding: int = 0, stride: int = 1, pool: int = 1) -> None:
+        """Wrap initial weights; `pool` is the edge of the square of positions whose spikes are summed."""
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
+        self.padding, self.stride, self.pool = padding, stride, pool
+        self.limit: float | None = None
+        """Largest absolute weight that training may leave behind; None: any."""
+        self.full_scale: float | None = None
+        """Weight that the on conductance stands for; None: the largest absolute weight."""
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether inputs are maps."""
+        return self.weight.ndim == 4
+
+    def product(self, values: Tensor, weight: Tensor) -> Tensor:
+        """Weighted sums of the inputs."""
+        if self.is_conv:
+            return functional.conv2d(values, weight, padding=self.padding, stride=self.stride)
+        return functional.linear(values, weight)
+
+    def sums(self, values: Tensor, cells: Cells | None = None) -> Tensor:
+        """Weighted sums of the inputs as cells give them, with fresh noise, plus the bias."""
+        sums = self.product(values, self.weight if cells is None else cells.weight)
+        if cells is not None and cells.noise_variance is not None:
+            variance = self.product(values.square(), cells.noise_variance)
+            sums = sums + (variance + torch.finfo(sums.dtype).tiny).sqrt() * torch.randn_like(sums)
+        return sums if self.bias is None else sums + self.bias.view(-1, *[1] * (sums.ndim - 2))
+
+    def emitted(self, values: Tensor) -> Tensor:
+        """What leaves the layer where its neurons emit `values`."""
+        if self.pool == 1:
+            return values
+        return functional.avg_pool2d(values, self.pool, divisor_override=1)
+
+    def clip(self) -> None:
+        """Bring weights back within `limit`."""
+        if self.limit is not None:
+            with torch.no_grad():
+                self.weight.clamp_(-self.limit, self.limit)
+
+
+def random_weight(shape: Sequence[int], spread: float = 2.0**0.5) -> Tensor:
+    """Normal weights of spread `spread / sqrt(fan_in)`, from torch's global generator."""
+    return torch.randn(tuple(shape)) * spread / math.sqrt(math.prod(shape[1:]))
+
+
+class Net(nn.Module):
+    """Weighted layers in a chain; the last is a readout that accumulates its sums and never fires.
+
+    Args:
+        layers: Hidden layers, then the readout.
+        neuron: What stands behind the hidden layers.
+        n_timesteps: Timesteps of a run; 1 for continuous neurons.
+        coding: `direct`: images enter at every timestep; `rate`: Bernoulli spikes of probability pixel
+            (0..1), drawn anew at every timestep; `spikes`: inputs have a step axis, (sample, step, ...).
+        norm: Batch norm between weights and neurons: none, one for all timesteps (`batch`), or one for each
+            (`per_timestep`, without shift: BNTT of Kim and Panda, Frontiers in Neuroscience 2021).
+
+    Raises:
+        WorkloadError: There is no layer, or continuous neurons are to run for several timesteps.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Weighted],
+        neuron: Neuron,
+        n_timesteps: int = 1,
+        coding: Coding = "direct",
+        norm: Norm = "none",
+    ) -> None:
+        super().__init__()
+        if not layers or n_timesteps < 1 or (neuron.kind != "spiking" and n_timesteps > 1):
+            raise WorkloadError(
+                f"{len(layers)} layers of '{neuron.kind}' neurons are to run for {n_timesteps} timesteps; "
+                "a network needs a layer and a timestep, and neurons without memory take exactly one"
+            )
+        self.layers = nn.ModuleList(layers)
+        self.neuron, self.n_timesteps, self.coding, self.norm = neuron, n_timesteps, coding, norm
+        n_norms = {"none": 0, "batch": 1, "per_timestep": n_timesteps}[norm]
+        self.norms = nn.ModuleList(nn.ModuleList(_norm(layer, norm) for _ in range(n_norms)) for layer in layers[:-1])
+        self.rate = torch.zeros(())
+        """Mean of what hidden neurons emitted in the last run, over timesteps and layers."""
+
+    def weighted_layers(self) -> list[Weighted]:
+        """The layers, with their type."""
+        return [layer for layer in self.layers if isinstance(layer, Weighted)]
+
+    def norms_of(self, index: int) -> list[nn.Module]:
+        """Batch norms of a hidden layer: none, one, or one for every timestep."""
+        norms = self.norms[index]
+        assert isinstance(norms, nn.ModuleList), "made so"
+        return list(norms)
+
+    def map(self, mapper: Mapper) -> list[Cells]:
+        """Cells of all layers."""
+        return [mapper(layer, number) for number, layer in enumerate(self.weighted_layers())]
+
+    def forward(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: list | None = None) -> Tensor:
+        """Potential of the readout after the last timestep, shape (sample, class); see `run`."""
+        *_, last = self.run(inputs, cells, trace)
+        return last
+
+    def run(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: list | None = None) -> Iterator[Tensor]:
+        """Potential of the readout after every timestep, shape (sample, class).
+
+        Args:
+            inputs: Images (sample, ...), or spikes (sample, step, ...) with coding `spikes`.
+            cells: What layers multiply with, from `map`; their own weights by default.
+            trace: Takes, per timestep, a list of (potentials, emitted before pooling) of every hidden layer.
+        """
+        *hidden, readout = self.weighted_layers()
+        held: Sequence[Cells | None] = cells or [None] * (len(hidden) + 1)
+        # An image that enters unchanged gives the same sums at every timestep, unless reads are noisy.
+        repeats = self.coding == "direct" and (held[0] is None or held[0].noise_variance is None)
+        first = _sums(self.weighted_layers()[0], inputs, held[0]) if repeats else None
+        potentials: list[Tensor | float] = [0.0] * len(hidden)
+        output, self.rate = torch.zeros(()), torch.zeros(())
+        for step in range(self.n_timesteps):
+            values, seen = self._entering(inputs, step), []
+            for index, layer in enumerate(hidden):
+                sums = first if index == 0 and first is not None else _sums(layer, values, held[index])
+                if self.norm != "none":
+                    sums = self.norms_of(index)[min(step, len(self.norms_of(index)) - 1)](sums)
+                potentials[index], values = self.neuron.step(potentials[index], sums)
+                seen.append((potentials[index], values))
+                self.rate = self.rate + values.mean() / (self.n_timesteps * len(hidden))
+                values = layer.emitted(values)
+            last = first if not hidden and first is not None else _sums(readout, values, held[-1])
+            output = output + last
+            if trace is not None:
+                trace.append(seen)
+            yield output
+
+    def _entering(self, inputs: Tensor, step: int) -> Tensor:
+        """What enters at a timestep."""
+        if self.coding == "spikes":
+            return inputs[:, step]
+        return (torch.rand_like(inputs) < inputs).to(inputs.dtype) if self.coding == "rate" else inputs
+
+
+def _sums(layer: Weighted, values: Tensor, cells: Cells | None) -> Tensor:
+    return layer.sums(values if layer.is_conv else values.flatten(1), cells)
+
+
+def _norm(layer: Weighted, norm: Norm) -> nn.Module:
+    """Batch norm of a layer's channels; without shift where every timestep has its own."""
+    made = (nn.BatchNorm2d if layer.is_conv else nn.BatchNorm1d)(layer.weight.shape[0], eps=1e-4)
+    made.bias.requires_grad_(norm == "batch")
+    return made
