@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
@@ -23,9 +22,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml import events as yaml_events
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.reader import ReaderError
-from ruamel.yaml.representer import SafeRepresenter
 
 from archsim.errors import ArchsimError, ConfigError
 
@@ -98,14 +95,7 @@ def parse_override(text: str, error: type[ArchsimError] = ConfigError) -> tuple[
 
 def dump_model(model: BaseModel) -> str:
     """Write a model as YAML with every key resolved; `read_model` of the text gives an equal model."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Representer = _Representer
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 110
-    stream = StringIO()
-    yaml.dump(_plain(model.model_dump()), stream)
-    return stream.getvalue()
+    return "".join(f"{line}\n" for line in _lines(model.model_dump()))
 
 
 @dataclass
@@ -519,23 +509,35 @@ def _clip(text: str, length: int = 60) -> str:
 # Writing.
 
 
-class _Representer(SafeRepresenter):
-    """Quotes every text that this reader would take for something else."""
-
-    def represent_str(self, data: str) -> ScalarNode:
-        try:
-            style = None if isinstance(_scalar(data), str) else '"'
-        except ValueError:
-            style = '"'
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-
-_Representer.add_representer(str, _Representer.represent_str)
+def _lines(section: Mapping[Any, object]) -> Iterator[str]:
+    """A section of keys, one line each; sections in it are indented, lists stay on their line."""
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{_inline(key)}:"
+            yield from (f"  {line}" for line in _lines(value))
+        else:
+            yield f"{_inline(key)}: {_inline(value)}"
 
 
-def _plain(value: object) -> object:
+def _inline(value: object) -> str:
+    """A value as it stands behind its key; text is quoted where this reader would take it for something else."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return "{" + ", ".join(f"{_inline(key)}: {_inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    if isinstance(value, str):
+        is_plain = _PLAIN.fullmatch(value) and len(value) <= MAX_DIGITS and isinstance(_scalar(value), str)
+        return value if is_plain else '"' + "".join(map(_escaped, value)) + '"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return "null" if value is None else repr(value).lower()
+
+
+_PLAIN = re.compile(r"[A-Za-z]([\w ./()+-]*[\w)])?", re.ASCII)
+
+
+def _escaped(letter: str) -> str:
+    """A character between double quotes."""
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
