@@ -29,6 +29,15 @@ PATHS = "critical_path.parquet"
 CHANGES = "what_if.csv"
 
 
+@dataclass(frozen=True)
+class Later:
+    """Parts of a result that many runs never ask for; each is worked out, or read, when it is."""
+
+    config: Callable[[], str]
+    queues: Callable[[], pd.DataFrame | None] = lambda: None
+    paths: Callable[[], pd.DataFrame | None] = lambda: None
+
+
 @dataclass
 class Result:
     """What `simulate` returns."""
@@ -38,27 +47,33 @@ class Result:
     layers: pd.DataFrame
     movement: pd.DataFrame
     log: EventLog
-    config: str
-    """Resolved hardware and workload, YAML."""
     chips: pd.DataFrame
     """Accuracy of every simulated chip."""
     notes: tuple[str, ...] = ()
     """Assumptions of this run that a reader must know."""
     wall_clock: dict[str, Any] = field(default_factory=dict)
     """Facts about the machine and the seconds spent; the only thing that differs between equal runs."""
-    queues: pd.DataFrame | None = None
-    """Waits and queue depths per component; None in results of an archsim that did not write them."""
-    walk: Callable[[], pd.DataFrame | None] = field(default=lambda: None, repr=False)
-    """Finds or reads the critical paths; called when they are first asked for."""
+    later: Later = field(default=Later(lambda: ""), repr=False)
+    """How `config`, `queues` and `paths` are found when they are first asked for."""
     origin: Any = field(default=None, repr=False)
     """Mapping, workload and activity of the run (`archsim.engine.simulation.Origin`); None in loaded results."""
     changes: pd.DataFrame | None = None
     """What changes of the chip would do, once `archsim.what_if` was asked."""
 
     @cached_property
+    def config(self) -> str:
+        """Resolved hardware, cost library and workload, YAML."""
+        return self.later.config()
+
+    @cached_property
+    def queues(self) -> pd.DataFrame | None:
+        """Waits and queue depths per component; None in results of an archsim that did not write them."""
+        return self.later.queues()
+
+    @cached_property
     def paths(self) -> pd.DataFrame | None:
         """Critical paths of all samples, one row per segment; None in results of an archsim that did not write them."""
-        return self.walk()
+        return self.later.paths()
 
     @property
     def events(self) -> pd.DataFrame:
@@ -142,12 +157,10 @@ class Result:
             tables["layers"],
             tables["movement"],
             log,
-            config,
             tables["chips"],
             notes,
             run,
-            pd.read_csv(folder / QUEUES) if (folder / QUEUES).exists() else None,
-            partial(_read_paths, folder / PATHS),
+            Later(lambda: config, partial(_read_queues, folder / QUEUES), partial(_read_paths, folder / PATHS)),
             changes=pd.read_csv(folder / CHANGES, keep_default_na=False, na_values=[""])
             if (folder / CHANGES).exists()
             else None,
@@ -174,6 +187,12 @@ def _write_paths(paths: pd.DataFrame, path: Path) -> None:
 
     table = pa.table({name: pa.array(paths[name].to_numpy()) for name in paths.columns})
     pq.write_table(table, path, compression="zstd")
+
+
+def _read_queues(path: Path) -> pd.DataFrame | None:
+    import pandas as pd
+
+    return pd.read_csv(path) if path.exists() else None
 
 
 def _read_paths(path: Path) -> pd.DataFrame | None:

@@ -343,7 +343,7 @@ def test_pairs_that_bind_together_are_summed():
     result = tiny_result()
     rows = [("a", "b", 0, 3), ("b", "a", 3, 1), ("a", "b", 4, 4)]
     path = [(0, name, "serve", "first", 0, "data", start, length, other) for name, other, start, length in rows]
-    result.walk = lambda: pd.DataFrame(path, columns=list(COLUMNS))
+    result.paths = pd.DataFrame(path, columns=list(COLUMNS))
     assert co_critical(result) == [("a", "b", 7), ("b", "a", 1)]
 
 

@@ -80,26 +80,32 @@ class _Ends:
 
 
 def _check_server(server: Server, traces: list[LaneTrace]) -> None:
-    start = np.concatenate([times.start_ps for times in traces])
-    leave = np.concatenate([times.leave_ps for times in traces])
-    service = np.concatenate([lane.service_ps for lane in server.lanes])
-    if not len(start):
-        return
-    order = np.lexsort((leave, start))
-    in_order = all((times.start_ps[1:] >= times.start_ps[:-1]).all() for times in traces)
-    overlap = server.policy != "router" and (start[order][1:] < leave[order][:-1]).any()  # links of routers are parts
-    if start.min() < 0 or (leave < start + service).any() or overlap or not in_order:
+    in_order = all((one.start_ps[:1] >= 0).all() and (one.start_ps[1:] >= one.start_ps[:-1]).all() for one in traces)
+    too_short = any(
+        (one.leave_ps < one.start_ps + lane.service_ps).any() for lane, one in zip(server.lanes, traces, strict=True)
+    )
+    start, leave = _in_order_of_start(traces)
+    overlap = server.policy != "router" and (start[1:] < leave[:-1]).any()  # links of routers are parts
+    if overlap or too_short or not in_order:
         raise SimulationError(f"{server.name}: services that start before 0, overlap, end too early or change order")
+
+
+def _in_order_of_start(traces: list[LaneTrace]) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and leaves of services of several lanes; those of one lane are in order as they are."""
+    if len(traces) == 1:
+        return traces[0].start_ps, traces[0].leave_ps
+    start, leave = (
+        np.concatenate(times) for times in zip(*((one.start_ps, one.leave_ps) for one in traces), strict=True)
+    )
+    order = np.lexsort((leave, start))
+    return start[order], leave[order]
 
 
 def _check_part(part: Server, traces: list[LaneTrace]) -> None:
     """Servers of one part never serve at the same time; what takes no time, such as a position passing by, may."""
-    start, leave = (
-        np.concatenate(times) for times in zip(*((one.start_ps, one.leave_ps) for one in traces), strict=True)
-    )
-    order = np.argsort(start[leave > start])
-    start, leave = start[leave > start][order], leave[leave > start][order]
-    if (start[1:] < leave[:-1]).any():
+    start, leave = _in_order_of_start(traces)
+    lasting = leave > start
+    if (start[lasting][1:] < leave[lasting][:-1]).any():
         raise SimulationError(f"{part.name}: serves in two roles at once, such as two rounds")
 
 

@@ -22,7 +22,7 @@ from archsim.engine.pool import Pool
 from archsim.eventlog import DATA, LEAK, SERVER, EventLog, LazyColumns, Totals
 
 _NOWHERE = -1
-_ROWS_PER_CHUNK = 1 << 19
+_ROWS_PER_CHUNK = 1 << 16
 
 _CODES = ("component", "action", "layer", "movement")
 _ORDER = ("is_first", "is_last")
@@ -157,7 +157,7 @@ class _Blocks(LazyColumns):
         return np.array(sums, np.float64 if pool is self._energies else np.int64)[which.ravel()]
 
     def _boundaries(self) -> np.ndarray:
-        """Where chunks begin among the sorted blocks: whole components, some 2^19 rows each; and the end."""
+        """Where chunks begin among the sorted blocks: whole components, some 2^16 rows each; and the end."""
         codes = self._of["component"][self._sorted]
         begins = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(codes) else np.zeros(0, np.int64)
         chunk = self._ends[begins] // _ROWS_PER_CHUNK

@@ -61,10 +61,11 @@ def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
         nonzero = activity.operand != 0
         return np.array([dense, *(layer.products(part, nonzero).sum() for part in (inputs == 1, inputs > 1))])
     n_frames = inputs.shape[0] * inputs.shape[1]
-    frames = inputs.reshape(n_frames, *inputs.shape[2:])
-    pad = ((0, 0), (0, 0), (layer.padding[0],) * 2, (layer.padding[1],) * 2)
-    units = np.abs(np.pad(frames, pad).astype(np.int64))
-    inside = np.pad(np.ones(inputs.shape[3:], np.int64), pad[2:])
+    pad = ((0, 0), (layer.padding[0],) * 2, (layer.padding[1],) * 2)
+    values = inputs.reshape(n_frames, *inputs.shape[2:])
+    kinds = ((values == 1) | (values == -1), (values > 1) | (values < -1))
+    ones, several = (np.pad(np.count_nonzero(kind, axis=0), pad) for kind in kinds)
+    inside = np.pad(np.ones(inputs.shape[3:], np.int64), pad[1:])
     fan_out = _fan_out(layer)
     _, out_h, out_w = layer.conv_shape
     totals = np.zeros(3)
@@ -72,13 +73,12 @@ def _layer_ops(layer: Layer, activity: LayerActivity) -> np.ndarray:
         for kernel_x in range(layer.kernel[1]):
             rows = slice(kernel_y, kernel_y + layer.stride[0] * (out_h - 1) + 1, layer.stride[0])
             cols = slice(kernel_x, kernel_x + layer.stride[1] * (out_w - 1) + 1, layer.stride[1])
-            window = units[:, :, rows, cols]
             weights = fan_out[:, kernel_y, kernel_x]
             totals[0] += (
                 int(inside[rows, cols].sum()) * layer.n_weights // (layer.kernel[0] * layer.kernel[1]) * n_frames
             )
-            totals[1] += weights @ np.count_nonzero(window == 1, axis=(0, 2, 3))
-            totals[2] += weights @ np.count_nonzero(window > 1, axis=(0, 2, 3))
+            totals[1] += weights @ ones[:, rows, cols].sum(axis=(1, 2))
+            totals[2] += weights @ several[:, rows, cols].sum(axis=(1, 2))
     return totals
 
 

@@ -120,12 +120,14 @@ def _rank(share: float, n: int) -> int:
 def _depths(begin: np.ndarray, end: np.ndarray, run_ps: int) -> np.ndarray:
     """Picoseconds of the run during which 0, 1, 2, ... tokens waited, int64."""
     lasting = end > begin
-    begin, end = np.sort(begin[lasting]), np.sort(end[lasting])
-    times = np.unique(np.concatenate([[0], begin, end, [run_ps]]))
-    waiting = np.searchsorted(begin, times, side="right") - np.searchsorted(end, times, side="right")
-    spent = np.zeros(int(waiting.max(initial=0)) + 1, np.int64)
-    np.add.at(spent, waiting[:-1], np.diff(times))
-    return spent
+    begin, end = begin[lasting], end[lasting]
+    times = np.concatenate([[0], begin, end, [run_ps]])
+    change = np.repeat([0, 1, -1, 0], [1, len(begin), len(end), 1])
+    order = np.argsort(times, kind="stable")  # merges what is in order already
+    waiting, spent = np.cumsum(change[order])[:-1], np.diff(times[order])
+    depths = np.zeros(int(waiting[spent > 0].max(initial=0)) + 1, np.int64)
+    np.add.at(depths, waiting[spent > 0], spent[spent > 0])
+    return depths
 
 
 def _weighted(depths: np.ndarray, share: float) -> int:

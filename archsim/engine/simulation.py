@@ -25,7 +25,7 @@ from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
 from archsim.hardware.words import analog_rows
 from archsim.mapping import Mapping
-from archsim.result import FORMAT_VERSION, Result
+from archsim.result import FORMAT_VERSION, Later, Result
 from archsim.version import VERSION
 from archsim.workload.model import Workload
 from archsim.yamlfile import dump_model
@@ -103,7 +103,6 @@ def build_result(
         },
         summary["energy_pj"],
     )
-    config = _resolved_config(mapping.hardware, workload)
     notes = (
         *activity.notes,
         *_cell_notes(mapping, activity),
@@ -119,11 +118,13 @@ def build_result(
         layers,
         movement,
         log,
-        config,
         chips,
         notes,
-        queues=queue_table(netlist, trace),
-        walk=partial(path_table, netlist, trace, activity.n_samples),
+        later=Later(
+            partial(_resolved_config, mapping.hardware, workload),
+            partial(queue_table, netlist, trace),
+            partial(path_table, netlist, trace, activity.n_samples),
+        ),
         origin=Origin(mapping, workload, activity),
     )
 

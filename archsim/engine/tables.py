@@ -174,49 +174,63 @@ def _states(netlist: Netlist, trace: ExecutionTrace) -> dict[str, np.ndarray]:
     totals = {state: np.zeros(len(codes), np.int64) for state in ("busy_ps", "blocked_ps", "starved_ps", "idle_ps")}
     totals["idle_ps"] += trace.end_ps
     times = dict(zip(map(id, netlist.lanes()), trace.lanes, strict=True))
+    sums = _Sums()
     for server in netlist.parts():
-        for component, spent in _server_states(server, [times[id(lane)] for lane in server.lanes]).items():
+        for component, spent in _server_states(server, [times[id(lane)] for lane in server.lanes], sums).items():
             for state, amount in zip(("busy_ps", "blocked_ps", "starved_ps"), spent, strict=True):
                 totals[state][codes[component]] += amount
                 totals["idle_ps"][codes[component]] -= amount
     return totals
 
 
-def _server_states(server: Server, traces: list[LaneTrace]) -> dict[str, tuple[int, int, int]]:
+def _server_states(server: Server, traces: list[LaneTrace], durations: _Sums) -> dict[str, tuple[int, int, int]]:
     """Busy, blocked and starved time of every part that spends time in a server's services."""
-    start = np.concatenate([times.start_ps for times in traces])
-    leave = np.concatenate([times.leave_ps for times in traces])
-    cause = np.concatenate([times.start_cause for times in traces])
-    order = np.lexsort((leave, start))
-    start, leave, cause = start[order], leave[order], cause[order]
+    start, leave, cause = (
+        np.concatenate(times) if len(times) > 1 else times[0]
+        for times in zip(*((one.start_ps, one.leave_ps, one.start_cause) for one in traces), strict=True)
+    )
+    held = int(leave.sum() - start.sum())
     takes_time = leave > start
-    gaps = start[takes_time][1:] - leave[takes_time][:-1]
-    waits_for_slot = cause[takes_time][1:] == CREDIT
-    blocked_between, starved_between = int(gaps[waits_for_slot].sum()), int(gaps[~waits_for_slot].sum())
+    start, leave, cause = start[takes_time], leave[takes_time], cause[takes_time]
+    if len(traces) > 1:  # a lane's own services are in order
+        order = np.argsort(start)
+        start, leave, cause = start[order], leave[order], cause[order]
+    gaps = start[1:] - leave[:-1]
+    blocked_between = int(gaps[cause[1:] == CREDIT].sum())
+    starved_between = int(gaps.sum()) - blocked_between
     states = {}
     for component in dict.fromkeys(action.component for lane in server.lanes for action in lane.actions):
-        before, own = (np.concatenate(parts)[order] for parts in _own_times(server, component))
-        if own.any():
-            blocked = int((leave - start - before - own).sum()) + blocked_between
-            states[component] = (int(own.sum()), blocked, int(before.sum()) + starved_between)
+        before, own = _own_times(server, component, durations)
+        if own:
+            states[component] = (own, held - before - own + blocked_between, before + starved_between)
     return states
 
 
-def _own_times(server: Server, component: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Per lane: time of a service before a part's own actions, and time in them."""
-    before, own = [], []
+def _own_times(server: Server, component: str, durations: _Sums) -> tuple[int, int]:
+    """Time of all services before a part's own actions, and time in them."""
+    before = own = 0
     for lane in server.lanes:
         mine = [index for index, action in enumerate(lane.actions) if action.component == component]
-        earlier = np.zeros(lane.n_tokens, np.int64)
-        inside = np.zeros(lane.n_tokens, np.int64)
         for index, action in enumerate(lane.actions):
             if index in mine:
-                inside = inside + action.duration_ps
+                own += durations.of(action.duration_ps)
             elif not mine or index < mine[-1]:
-                earlier = earlier + action.duration_ps
-        before.append(earlier)
-        own.append(inside)
+                before += durations.of(action.duration_ps)
     return before, own
+
+
+class _Sums:
+    """Sums of arrays; those that several actions share are summed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+
+    def of(self, values: np.ndarray) -> int:
+        """Sum of an array that outlives this."""
+        if id(values) not in self._known:
+            is_constant = len(values) > 0 and values.strides[0] == 0
+            self._known[id(values)] = int(values[0]) * len(values) if is_constant else int(values.sum())
+        return self._known[id(values)]
 
 
 def _peak_queues(netlist: Netlist, trace: ExecutionTrace) -> dict[str, int]:
