@@ -24,6 +24,8 @@ from archsim.engine.simulation import sample_latencies_ps, simulate_activity
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import ARBITER, CAUSES, CREDIT, DATA, SERVER
 
+pytestmark = pytest.mark.many_seeds
+
 EXECUTIONS = (simpy_execution.execute, compiled_execution.execute)
 
 

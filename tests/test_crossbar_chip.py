@@ -25,6 +25,8 @@ from archsim.result import Result
 from archsim.workload.model import Workload
 from archsim.workload.network import Layer, Network, NeuronModel, Pool
 
+pytestmark = pytest.mark.many_seeds
+
 SEEDS = range(40)
 SMALL = {"tile.pe.crossbar.rows": 4, "tile.pe.crossbar.cols": 16, "tile.pe.crossbars": 1, "tile.pes": 2}
 """Crossbars of 4 rows and 4 weights, one per PE, two PEs per tile."""

@@ -25,6 +25,8 @@ from archsim.workload.model import InputData, Workload
 from archsim.workload.network import INPUT, Layer, Network, NeuronModel, Pool
 from archsim.workload.neurons import no_neurons, readout
 
+pytestmark = pytest.mark.many_seeds
+
 SEEDS = range(60)
 VALUE_SEEDS = SEEDS[:32]
 STEPS = 4

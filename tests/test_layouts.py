@@ -25,6 +25,8 @@ from archsim.hardware.reader import load_hardware
 from archsim.mapping import Mapping, map_network
 from archsim.workload.network import INPUT, Layer, Network
 
+pytestmark = pytest.mark.many_seeds
+
 SEEDS = range(200)
 OPTIONS = joins.CHIPS | {
     "mapping.weight_bits": (4, 5, 8),

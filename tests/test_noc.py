@@ -233,6 +233,7 @@ def test_uniform_traffic_on_4x4_takes_as_long_as_in_booksim(flit_rate):
     assert uniform_latency(4, flit_rate, 10, seed=1) == pytest.approx(BOOKSIM[4, flit_rate], rel=0.02)
 
 
+@pytest.mark.slow
 def test_uniform_traffic_on_8x8_takes_as_long_as_in_booksim():
     assert uniform_latency(8, 0.05, 1, seed=1) == pytest.approx(BOOKSIM[8, 0.05], rel=0.02)
 

@@ -30,6 +30,8 @@ from archsim.hardware.reader import load_hardware
 from archsim.mapping import LayerMapping, Mapping, map_network
 from archsim.workload.network import INPUT, Layer, Network, Pool
 
+pytestmark = pytest.mark.many_seeds
+
 SEEDS = range(60)
 
 

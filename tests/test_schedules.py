@@ -27,6 +27,8 @@ from archsim.hardware.reader import load_hardware
 from archsim.mapping import Mapping, map_network
 from archsim.workload.network import INPUT, Layer, Network, Pool
 
+pytestmark = pytest.mark.many_seeds
+
 SEEDS = range(60)
 STAGED = ("layer_by_layer", "tick_batched")
 

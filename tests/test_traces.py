@@ -15,6 +15,8 @@ from nir_graphs import conv, dense, graph, save
 from archsim.cli import main
 from archsim.workload.trace import read_trace
 
+pytestmark = pytest.mark.many_seeds
+
 FILES = ("summary.json", "components.csv", "layers.csv", "movement.csv", "events.parquet")
 
 

@@ -30,9 +30,9 @@ UP_TO_A_TENTH = [
     (4, "uniform", 0.1, 1, 1, 1500),
     (4, "uniform", 0.1, 5, 4, 3000),
     (5, "uniform", 0.1, 3, 2, 1500),
-    (6, "uniform", 0.1, 5, 1, 1500),
+    pytest.param((6, "uniform", 0.1, 5, 1, 1500), marks=pytest.mark.slow),
     (8, "transpose", 0.05, 1, 1, 1200),
-    (8, "transpose", 0.05, 5, 4, 1500),
+    pytest.param((8, "transpose", 0.05, 5, 4, 1500), marks=pytest.mark.slow),
     (5, "neighbor", 0.1, 4, 2, 1500),
     (4, "hotspot", 0.03, 1, 1, 3000),
 ]
@@ -40,7 +40,7 @@ UP_TO_A_TENTH = [
 UP_TO_A_FIFTH = [
     (4, "uniform", 0.2, 1, 1, 1500),
     (4, "uniform", 0.2, 8, 2, 3000),
-    (6, "uniform", 0.2, 5, 4, 1000),
+    pytest.param((6, "uniform", 0.2, 5, 4, 1000), marks=pytest.mark.slow),
     (4, "transpose", 0.2, 5, 4, 2000),
 ]
 
@@ -74,7 +74,7 @@ def test_one_virtual_channel_saturates_at_half_a_link_and_four_do_not():
 
 def test_booksim_rows_agree(monkeypatch):
     """A few rows with few packets; `archsim validate noc` compares all of them with many."""
-    monkeypatch.setattr(noc, "N_PACKETS", 12_000)
+    monkeypatch.setattr(noc, "N_PACKETS", 6_000)
     with noc.REFERENCE.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["k"] == "4" and row["flit_rate"] in ("0.1", "0.2")]
     found = [check for row in rows for detail in noc.TOLERANCES if (check := noc._check(row, detail)) is not None]
