@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TABLES = ("components", "layers", "movement", "chips")
-QUEUES = "queues.csv"
+LATER_TABLES = ("queues", "tiles", "spikes")
 PATHS = "critical_path.parquet"
 CHANGES = "what_if.csv"
 
@@ -36,6 +36,8 @@ class Later:
     config: Callable[[], str]
     queues: Callable[[], pd.DataFrame | None] = lambda: None
     paths: Callable[[], pd.DataFrame | None] = lambda: None
+    tiles: Callable[[], pd.DataFrame | None] = lambda: None
+    spikes: Callable[[], pd.DataFrame | None] = lambda: None
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Result:
     wall_clock: dict[str, Any] = field(default_factory=dict)
     """Facts about the machine and the seconds spent; the only thing that differs between equal runs."""
     later: Later = field(default=Later(lambda: ""), repr=False)
-    """How `config`, `queues` and `paths` are found when they are first asked for."""
+    """How configuration, queues, paths, tiles and spikes are found when they are first asked for."""
     origin: Any = field(default=None, repr=False)
     """Mapping, workload and activity of the run (`archsim.engine.simulation.Origin`); None in loaded results."""
     changes: pd.DataFrame | None = None
@@ -74,6 +76,16 @@ class Result:
     def paths(self) -> pd.DataFrame | None:
         """Critical paths of all samples, one row per segment; None in results of an archsim that did not write them."""
         return self.later.paths()
+
+    @cached_property
+    def tiles(self) -> pd.DataFrame | None:
+        """Where every tile is on the NoC and what it holds; None where there are no tiles, or none were written."""
+        return self.later.tiles()
+
+    @cached_property
+    def spikes(self) -> pd.DataFrame | None:
+        """Spikes of every layer at every timestep; None in results of an archsim that did not write them."""
+        return self.later.spikes()
 
     @property
     def events(self) -> pd.DataFrame:
@@ -113,8 +125,10 @@ class Result:
         for name in TABLES:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         self.log.write(folder / "events.parquet")
-        if self.queues is not None:
-            self.queues.to_csv(folder / QUEUES, index=False, lineterminator="\n")
+        for name in LATER_TABLES:
+            table = getattr(self, name)
+            if table is not None:
+                table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         if self.paths is not None:
             _write_paths(self.paths, folder / PATHS)
         if self.changes is not None:
@@ -160,10 +174,12 @@ class Result:
             tables["chips"],
             notes,
             run,
-            Later(lambda: config, partial(_read_queues, folder / QUEUES), partial(_read_paths, folder / PATHS)),
-            changes=pd.read_csv(folder / CHANGES, keep_default_na=False, na_values=[""])
-            if (folder / CHANGES).exists()
-            else None,
+            Later(
+                config=lambda: config,
+                paths=partial(_read_paths, folder / PATHS),
+                **{name: partial(_read_table, folder / f"{name}.csv") for name in LATER_TABLES},
+            ),
+            changes=_read_table(folder / CHANGES),
         )
 
 
@@ -189,10 +205,11 @@ def _write_paths(paths: pd.DataFrame, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def _read_queues(path: Path) -> pd.DataFrame | None:
+def _read_table(path: Path) -> pd.DataFrame | None:
+    """A table that may be missing; names such as `nan` stay names."""
     import pandas as pd
 
-    return pd.read_csv(path) if path.exists() else None
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else None
 
 
 def _read_paths(path: Path) -> pd.DataFrame | None:

@@ -19,7 +19,7 @@ from archsim.components import adc
 from archsim.components.netlist import Target
 from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
-from archsim.engine.metrics import connection_sparsity, footprint_bytes, synaptic_ops
+from archsim.engine.metrics import connection_sparsity, footprint_bytes, ops_per_sample, synaptic_ops
 from archsim.engine.simpy_execution import execute
 from archsim.errors import ConfigError, MappingError, WorkloadError
 from archsim.hardware.devices import Device
@@ -760,7 +760,7 @@ def test_operations_of_products_are_counted_pair_by_pair():
             for position in range(6):
                 value = columns[(*at, c, position)]
                 expected += (1, *((matrix[(*at, row, c)] != 0) * np.array([value == 1, value > 1])))
-    ops = synaptic_ops(network, activity)
+    ops = ops_per_sample(synaptic_ops(network, activity), 2)
     assert [ops.dense, ops.effective_acs, ops.effective_macs] == (expected / 2).tolist()
 
 

@@ -16,6 +16,8 @@ RUN_FILES = {
     "movement.csv",
     "chips.csv",
     "queues.csv",
+    "tiles.csv",
+    "spikes.csv",
     "critical_path.parquet",
     "events.parquet",
     "config.yaml",

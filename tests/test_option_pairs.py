@@ -12,6 +12,7 @@ from test_inference import conv, neurons
 from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
+from archsim.engine.metrics import synaptic_ops
 from archsim.engine.simpy_execution import execute
 from archsim.engine.tables import component_table, layer_table
 from archsim.errors import MappingError
@@ -96,7 +97,7 @@ def outcome(kind: str, options: dict) -> str:
     log = build_log(netlist, trace)
     energy_pj = log["energy_pj"][~log.is_leakage].sum()
     assert component_table(netlist, trace, log)["energy_dynamic_pj"].sum() == pytest.approx(energy_pj, rel=1e-12)
-    layers = layer_table(mapping, values, log)
+    layers = layer_table(mapping, values, log, synaptic_ops(mapping.network, values))
     assert layers["energy_pj"].sum() == pytest.approx(energy_pj, rel=1e-12)
     assert (layers["skipped_reads"] >= 0).all()
     return "runs"

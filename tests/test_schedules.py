@@ -19,6 +19,7 @@ from archsim.engine import tables
 from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
+from archsim.engine.metrics import SynapticOps, synaptic_ops
 from archsim.engine.simpy_execution import execute
 from archsim.engine.simulation import sample_latencies_ps
 from archsim.errors import MappingError
@@ -50,9 +51,13 @@ class Simulated:
     def components(self) -> pd.DataFrame:
         return tables.component_table(self.netlist, self.trace, self.log).set_index("component")
 
+    @property
+    def ops(self) -> dict[str, SynapticOps]:
+        return synaptic_ops(self.mapping.network, self.activity)
+
     @cached_property
     def layers(self) -> pd.DataFrame:
-        return tables.layer_table(self.mapping, self.activity, self.log).set_index("layer")
+        return tables.layer_table(self.mapping, self.activity, self.log, self.ops).set_index("layer")
 
     @cached_property
     def movement(self) -> pd.DataFrame:

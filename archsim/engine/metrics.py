@@ -8,7 +8,7 @@ In products of two activities the operand stands for the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -18,20 +18,23 @@ from archsim.workload.network import Layer, Network
 
 @dataclass(frozen=True)
 class SynapticOps:
-    """Operations per sample: dense, effective accumulates, effective multiply-accumulates."""
+    """Operations: dense, effective accumulates, effective multiply-accumulates."""
 
     dense: float
     effective_acs: float
     effective_macs: float
 
 
-def synaptic_ops(network: Network, activity: Activity) -> SynapticOps:
-    """Operations per sample, mean over the recorded samples."""
-    totals = np.zeros(3)
-    for layer in network.layers:
-        totals += _layer_ops(layer, activity.layers[layer.name])
-    per_sample = totals / activity.n_samples
-    return SynapticOps(*(float(value) for value in per_sample))
+def synaptic_ops(network: Network, activity: Activity) -> dict[str, SynapticOps]:
+    """Operations of every layer, over all recorded samples."""
+    ops = {layer.name: _layer_ops(layer, activity.layers[layer.name]) for layer in network.layers}
+    return {name: SynapticOps(*(float(value) for value in each)) for name, each in ops.items()}
+
+
+def ops_per_sample(of_layers: dict[str, SynapticOps], n_samples: int) -> SynapticOps:
+    """Operations of a network, mean over samples."""
+    sums = np.sum([astuple(ops) for ops in of_layers.values()], axis=0)
+    return SynapticOps(*(float(value) for value in sums / n_samples))
 
 
 def activation_sparsity(activity: LayerActivity) -> float:

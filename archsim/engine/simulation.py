@@ -93,9 +93,10 @@ def build_result(
     conservation.check_trace(netlist, trace)
     log = build_log(netlist, trace)
     components = tables.component_table(netlist, trace, log)
-    layers = tables.layer_table(mapping, activity, log)
+    ops = metrics.synaptic_ops(mapping.network, activity)
+    layers = tables.layer_table(mapping, activity, log, ops)
     movement = tables.movement_table(log)
-    summary = _summary(mapping, workload, activity, log, trace, seed, engine, float(components["area_um2"].sum()))
+    summary = _summary(mapping, workload, activity, log, trace, seed, engine, float(components["area_um2"].sum()), ops)
     conservation.check_totals(
         {
             "components": float(components["energy_dynamic_pj"].sum() + components["energy_leakage_pj"].sum()),
@@ -124,6 +125,8 @@ def build_result(
             partial(_resolved_config, mapping.hardware, workload),
             partial(queue_table, netlist, trace),
             partial(path_table, netlist, trace, activity.n_samples),
+            partial(tables.tile_table, mapping),
+            partial(tables.spike_table, mapping, activity),
         ),
         origin=Origin(mapping, workload, activity),
     )
@@ -254,6 +257,7 @@ def _summary(
     seed: int,
     engine: str,
     area_um2: float,
+    layer_ops: dict[str, metrics.SynapticOps],
 ) -> dict[str, Any]:
     n_samples, n_timesteps = activity.n_samples, activity.n_timesteps
     leaks = log.totals.action == log.leak
@@ -262,7 +266,7 @@ def _summary(
     energy_pj = dynamic_pj + leakage_pj
     latencies = sample_latencies_ps(log, n_samples)
     latency_ps = round(float(latencies.mean()))
-    ops = metrics.synaptic_ops(mapping.network, activity)
+    ops = metrics.ops_per_sample(layer_ops, n_samples)
     run_s = trace.end_ps * 1e-12
     if run_s <= 0:
         raise SimulationError("the run took no time; is every service time zero?")

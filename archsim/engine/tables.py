@@ -16,10 +16,11 @@ from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.components.netlist import Netlist, Server
 from archsim.components.trace import ExecutionTrace, LaneTrace
 from archsim.engine import geometry
-from archsim.engine.metrics import activation_sparsity
+from archsim.engine.metrics import SynapticOps, activation_sparsity
 from archsim.engine.queues import named_component
 from archsim.eventlog import CREDIT, EventLog, Level
 from archsim.mapping import LayerMapping, Mapping
+from archsim.mapping.rules import cols_per_value
 from archsim.workload.network import INPUT
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def component_table(netlist: Netlist, trace: ExecutionTrace, log: EventLog) -> p
     return frame
 
 
-def layer_table(mapping: Mapping, activity: Activity, log: EventLog) -> pd.DataFrame:
-    """One row per layer in order of data flow, the input port first; energies sum to the dynamic energy."""
+def layer_table(mapping: Mapping, activity: Activity, log: EventLog, ops: dict[str, SynapticOps]) -> pd.DataFrame:
+    """One row per layer in order of data flow, the input port first; energies sum to the dynamic energy.
+
+    Counts and synaptic operations are those of all samples together.
+    """
     import pandas as pd  # heavy, loaded with the first table
 
     rows = [_layer_row(INPUT, None, None, 0, 0, log)]
@@ -65,8 +69,69 @@ def layer_table(mapping: Mapping, activity: Activity, log: EventLog) -> pd.DataF
         values = activity.layers[layer.layer.name]
         bits = geometry.input_bits(mapping, layer, values)
         n_frames = activity.n_samples * (1 if geometry.is_read_once(mapping, layer) else activity.n_timesteps)
-        rows.append(_layer_row(layer.layer.name, layer, values, bits, n_frames, log))
+        row = _layer_row(layer.layer.name, layer, values, bits, n_frames, log)
+        done = ops[layer.layer.name]
+        more = {"synaptic_ops": done.dense, "effective_acs": done.effective_acs, "effective_macs": done.effective_macs}
+        rows.append(row | more)
     return pd.DataFrame(rows)
+
+
+def tile_table(mapping: Mapping) -> pd.DataFrame:
+    """One row per tile of the chip: its place on the NoC, counted from the top left, and what it holds.
+
+    Columns: `tile`, `node`, `x`, `y`, `layers` (in order of data flow, ` + ` between them), `n_pes` and
+    `n_crossbars` that hold weights, `cell_utilisation` of these crossbars, null where there are none. With several
+    rounds, the crossbars of all of them.
+    """
+    import pandas as pd  # heavy, loaded with the first table
+
+    crossbar = mapping.hardware.tile.pe.crossbar
+    n_cells = crossbar.rows * crossbar.cols
+    layers: list[list[str]] = [[] for _ in mapping.nodes]
+    pes: list[set[str]] = [set() for _ in mapping.nodes]
+    crossbars, cells = np.zeros(mapping.n_tiles, np.int64), np.zeros(mapping.n_tiles)
+    for layer in mapping.layers:
+        for tile in layer.tiles:
+            layers[tile].append(layer.layer.name)
+        if layer.is_digital:
+            continue
+        used = layer.n_stored * layer.n_copies * cols_per_value(mapping.hardware, layer.layer) / layer.n_crossbars
+        for pe in layer.pes:
+            pes[pe.tile].add(pe.path)
+            crossbars[pe.tile] += len(layer.row_blocks[pe.row_block])
+            cells[pe.tile] += used * len(layer.row_blocks[pe.row_block])
+    y, x = np.divmod(np.array(mapping.nodes), mapping.mesh_width)
+    return pd.DataFrame(
+        {
+            "tile": range(mapping.n_tiles),
+            "node": mapping.nodes,
+            "x": x,
+            "y": y,
+            "layers": [" + ".join(names) for names in layers],
+            "n_pes": [len(paths) for paths in pes],
+            "n_crossbars": crossbars,
+            "cell_utilisation": [
+                float(cell / (count * n_cells)) if count else None for cell, count in zip(cells, crossbars, strict=True)
+            ],
+        }
+    )
+
+
+def spike_table(mapping: Mapping, activity: Activity) -> pd.DataFrame:
+    """Spikes of every layer at every timestep, all samples together: `layer`, `timestep`, `spikes_in`, `spikes_out`."""
+    import pandas as pd  # heavy, loaded with the first table
+
+    rows = []
+    for layer in mapping.layers:
+        values = activity.layers[layer.layer.name]
+        came, went = (_per_step(spikes) for spikes in (values.inputs, values.spikes))
+        rows += [(layer.layer.name, step, *counts) for step, counts in enumerate(zip(came, went, strict=True))]
+    return pd.DataFrame(rows, columns=["layer", "timestep", "spikes_in", "spikes_out"])
+
+
+def _per_step(spikes: np.ndarray) -> list[int]:
+    """Sums of the sizes of values (sample, step, ...) over everything but the steps."""
+    return [int(np.abs(spikes[:, step].astype(np.int64)).sum()) for step in range(spikes.shape[1])]
 
 
 def movement_table(log: EventLog) -> pd.DataFrame:
