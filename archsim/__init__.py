@@ -22,6 +22,7 @@ __all__ = [
     "load_workload",
     "map_network",
     "simulate",
+    "training_energy",
     "what_if",
     "write_report",
 ]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         load_workload,
         map_network,
         simulate,
+        training_energy,
         what_if,
         write_report,
     )

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from archsim.activity import Activity
+from archsim.analysis.training_energy import training_energy
 from archsim.engine.geometry import check_buffers
 from archsim.engine.simulation import Progress, require_engine, simulate_activity
 from archsim.hardware.models import Hardware
@@ -49,6 +50,7 @@ __all__ = [
     "record",
     "simulate",
     "split_overrides",
+    "training_energy",
     "what_if",
     "write_report",
 ]

@@ -106,8 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     record.set_defaults(command=_record)
 
     validate = commands.add_parser("validate", help="compare with a published model, a circuit or a network simulator")
-    validate.add_argument("reference", choices=["spikesim", "spice", "noc"], help="what to compare with")
+    validate.add_argument("reference", choices=["spikesim", "sata", "spice", "noc"], help="what to compare with")
     validate.add_argument("--json", action="store_true", help="print JSON only")
+    validate.add_argument(
+        "--network", metavar="TABLE", type=Path, help="with sata: print the counts of the layers of a table (.csv)"
+    )
     traffic = validate.add_argument_group(
         "traffic", "with noc: measure one pattern on a mesh instead of comparing with BookSim2"
     )
@@ -260,6 +263,8 @@ def _validate(options: argparse.Namespace) -> int:
         raise ConfigError(f"validate {options.reference} has no traffic; leave the options of `validate noc` out")
     if given:
         return _measure_traffic(given, options.json)
+    if options.network is not None:
+        return _count_layers(options)
     reference = import_module(f"archsim.validation.{options.reference}")
     with _Progress(enabled=not options.json) as progress:
         checks = list(reference.checks(progress.update))
@@ -295,6 +300,25 @@ def _measure_traffic(given: dict[str, Any], as_json: bool) -> int:
         return 0
     rows = [(name, f"{value:.6g}" if isinstance(value, float) else str(value)) for name, value in found.items()]
     _print_table(_console(), "validate noc", ("figure", "archsim"), rows)
+    return 0
+
+
+def _count_layers(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from archsim.validation.sata_counts import table_counts
+
+    if options.reference != "sata":
+        raise ConfigError(f"validate {options.reference} counts no layers; --network belongs to `validate sata`")
+    counts = [
+        {**({"work": row.work} if row.work else {}), "layer": row.name, **asdict(found)}
+        for row, found in table_counts(options.network)
+    ]
+    if options.json:
+        print(json.dumps(counts, indent=2))
+        return 0
+    rows = [[str(value) for value in layer.values()] for layer in counts]
+    _print_table(_console(), "validate sata: counts per timestep", list(counts[0]), rows)
     return 0
 
 

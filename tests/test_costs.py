@@ -14,6 +14,8 @@ from archsim.shipped import shipped_folder, shipped_names
 from archsim.yamlfile import dump_model, read_model
 
 SHIPPED = shipped_names("hwconfigs/costs", ".yaml")
+CHIPS = [name for name in SHIPPED if not name.startswith("sata-")]
+"""Libraries of crossbar chips."""
 
 
 def shipped(name: str) -> CostLibrary:
@@ -37,11 +39,11 @@ def library(**action: object) -> CostLibrary:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_entry_has_a_source(name):
     entries = entries_of(shipped(name))
-    assert len(entries) > 30
+    assert len(entries) > 10
     assert min(len(entry.source.split()) for entry in entries) >= 4
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", CHIPS)
 def test_a_shipped_library_has_exactly_the_actions_of_a_simulation(name):
     has = {component: tuple(costs.actions) for component, costs in shipped(name).components.items()}
     assert has == ACTIONS | {"dram_lpddr4": ("read", "write"), "dram_hbm2": ("read", "write")}

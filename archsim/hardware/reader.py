@@ -105,6 +105,15 @@ def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
     return library
 
 
+def load_library(name: str) -> CostLibrary:
+    """Load a shipped cost library by its name.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    return _read_costs(_find_costs(None, name))
+
+
 def needed_actions(hardware: Hardware) -> dict[str, tuple[str, ...]]:
     """Actions that the cost library of a chip must price, by component."""
     dram = hardware.chip.dram
