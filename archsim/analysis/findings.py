@@ -1,7 +1,7 @@
 """What limits a run and what to change first, as data: findings from the critical path and from tried changes.
 
-A finding is about one resource (or two that bind together), and its gain is that of a real simulation
-of the changed chip. Findings of single resources come first, by gain; then changes of the whole chip or
+A finding is about one resource (or two that bind together), and its gain is that of a simulation with the
+change. Findings of single resources come first, by gain; then changes of the whole chip or
 of several resources at once, which always help and say less about what is short.
 """
 
@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from archsim.analysis.critical_path import co_critical, kinds_of, latency_stack
-from archsim.analysis.what_if import JOIN, resource_of
+from archsim.analysis.candidates import COPIES, JOIN, resource_of
+from archsim.analysis.critical_path import co_critical, critical_path, kinds_of, latency_stack
 from archsim.result import Result
 
 _LEAST_GAIN = 0.01
 """Latency that a change must save for a finding."""
 _SEVERITIES = ((0.2, "high"), (0.05, "medium"), (0.0, "low"))
 """Least gain of each severity: assumptions about what deserves attention."""
-_BROAD = ("the whole chip", "PEs", "reads of silence", "copies of layers")
+_BROAD = ("the whole chip", "PEs", "reads of silence", "copies of layers", "copies of one layer")
 """Resources that are everything, or many parts at once."""
 
 
@@ -26,9 +26,10 @@ def findings(result: Result) -> list[dict[str, Any]]:
     """Findings of a run whose changes were tried (`result.changes`), most important first; none without changes.
 
     Each has `id`, `severity` (`high` from 20 % of the latency, `medium` from 5 %, `low`), `resource`, `evidence` (from
-    the critical path of sample 0: share of the latency, layer and cause where most of it is, and a pair that binds
-    together), `suggestion` (the change), `expected_gain` (the share on the critical path: an upper bound),
-    `verified_gain` (of the latency, by simulation), `energy_gain` and `area_gain`.
+    the critical path of sample 0: `share` of the latency, which bounds the gain; layer, component and cause where most
+    of it is; a pair that binds together), `suggestion` (the change), `expected_gain` of the latency (predicted by a run
+    with the changed service), `verified_gain` (by a full simulation of the changed chip, network mapped anew; null
+    where it was not made), `energy_gain` and `area_gain` (verified if there is that, else predicted).
 
     Raises:
         ConfigError: The result has no path.
@@ -37,53 +38,82 @@ def findings(result: Result) -> list[dict[str, Any]]:
         return []
     best: dict[str, dict[str, Any]] = {}
     for row in result.changes.to_dict("records"):
-        gain, resource = row["latency_gain"], row["resource"]
-        if gain is not None and not math.isnan(gain) and resource:
-            known = best.get(resource)
-            if gain >= _LEAST_GAIN and (known is None or gain > known["latency_gain"]):
-                best[resource] = row
-    singles = {name: row["latency_gain"] for name, row in best.items() if JOIN not in name}
+        gain, resource = best_known(row, "latency"), row["resource"]
+        if gain is None or gain < _LEAST_GAIN or not resource:
+            continue
+        if resource not in best or gain > gain_of(best[resource]):
+            best[resource] = row
+    singles = {name: gain_of(row) for name, row in best.items() if JOIN not in name}
     found = []
     for resource, row in best.items():
         parts = resource.split(JOIN)
-        if len(parts) > 1 and row["latency_gain"] < max(singles.get(part, 0.0) for part in parts) + _LEAST_GAIN:
+        if len(parts) > 1 and gain_of(row) < max(singles.get(part, 0.0) for part in parts) + _LEAST_GAIN:
             continue  # nothing that one of them alone does not do
         found.append(_finding(result, row))
     return sorted(found, key=_order)
 
 
+def best_known(row: dict[str, Any], figure: str) -> float | None:
+    """What a tried change saves of `latency`, `energy` or `area`: verified, else predicted, else None."""
+    values = (row[f"{figure}_gain"], row[f"predicted_{figure}_gain"])
+    return next((float(value) for value in values if value is not None and not math.isnan(value)), None)
+
+
+def gain_of(row: dict[str, Any]) -> float:
+    """The latency that a change saves whose gain is known."""
+    gain = best_known(row, "latency")
+    assert gain is not None, "rows without a gain were left out"
+    return gain
+
+
 def _order(finding: dict[str, Any]) -> tuple[int, float, str]:
     parts = finding["resource"].split(JOIN)
     rank = 2 if any(part in _BROAD for part in parts) else 1 if len(parts) > 1 else 0
-    return rank, -finding["verified_gain"], finding["id"]
+    return rank, -saved(finding), finding["id"]
+
+
+def saved(finding: dict[str, Any]) -> float:
+    """The latency that a finding's change saves: verified, or expected where it was not."""
+    gain = finding["verified_gain"]
+    return float(finding["expected_gain"] if gain is None else gain)
 
 
 def _finding(result: Result, row: dict[str, Any]) -> dict[str, Any]:
-    gain, bound = float(row["latency_gain"]), row["share_on_critical_path"]
+    gain = gain_of(row)
+    expected, verified = row["predicted_latency_gain"], row["latency_gain"]
     return {
         "id": "latency:" + ",".join(part.split(": ")[0] for part in row["change"].split(JOIN)),
         "severity": next(name for least, name in _SEVERITIES if gain >= least),
         "resource": row["resource"],
         "evidence": _evidence(result, row["change"]),
         "suggestion": row["change"],
-        "expected_gain": None if bound is None or math.isnan(bound) else float(bound),
-        "verified_gain": gain,
-        "energy_gain": float(row["energy_gain"]),
-        "area_gain": float(row["area_gain"]),
+        "expected_gain": _known(expected),
+        "verified_gain": _known(verified),
+        "energy_gain": best_known(row, "energy"),
+        "area_gain": best_known(row, "area"),
     }
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _evidence(result: Result, change: str) -> dict[str, Any]:
     """Where on the critical path of sample 0 the resource of a change is."""
     keys = [part.split(": ")[0] for part in change.split(JOIN)]
     kinds = {kind for key in keys for kind in resource_of(key)[1]}
-    stack = latency_stack(result)
+    stack, path, kind_of = latency_stack(result), critical_path(result), kinds_of(result)
+    layers = {key.removeprefix(f"{COPIES[1]}.") for key in keys if key.startswith(f"{COPIES[1]}.")}
     mine = stack[stack["kind"].isin(kinds)] if kinds else stack
+    mine = mine[mine["layer"].isin(layers)] if layers and len(keys) == 1 else mine
     evidence: dict[str, Any] = {"share": float(mine["share"].sum())}
     if len(mine):
         evidence |= {"layer": str(mine.iloc[0]["layer"]), "cause": str(mine.iloc[0]["cause"])}
         evidence["share_in_layer"] = float(mine["share"][mine["layer"] == evidence["layer"]].sum())
-    pair = next((item for item in co_critical(result) if kinds_of(result).get(item[0]) in kinds), None)
+        there = path[path["component"].map(kind_of).isin(mine["kind"]) & (path["layer"] == evidence["layer"])]
+        longest = there.groupby("component", sort=True)["duration_ps"].sum()
+        evidence["component"] = str(longest.idxmax())
+    pair = next((item for item in co_critical(result) if kind_of.get(item[0]) in kinds), None)
     if pair is not None:
         evidence |= {"binds_with": list(pair[:2]), "binds_ps": pair[2]}
     return evidence

@@ -336,6 +336,7 @@ def _resolved_config(hardware: Hardware, workload: Workload) -> str:
         "source": workload.source,
         "timesteps": workload.n_timesteps,
         **asdict(workload.settings),
+        "request": None if workload.request is None else asdict(workload.request),
     }
     sections = {
         "hardware": dump_model(hardware),

@@ -28,6 +28,7 @@ ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
 Switch = Annotated[bool, Field(strict=False)]
 N_SIGMA = 6
 """Standard deviations that a bound on something random allows for."""
+LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
@@ -396,6 +397,8 @@ class MappingPolicy(Part):
     replication: Literal["none", "balance"] | Annotated[int, Field(ge=1, le=1024)] = "none"
     """Copies of a convolution: `none`, a number, or as many as spare tiles allow for the slowest (`balance`); layers
     that join, come back or are fully connected have one."""
+    layer_replication: dict[LayerName, Annotated[int, Field(ge=1, le=1024)]] = {}
+    """Copies of single convolutions, by name of the layer; these stand before `replication`."""
     share_tiles: bool = False
     """`false`: a tile holds PEs of one layer; `true`: a layer goes on where the one before ended."""
     placement: Literal["snake", "traffic"] = "snake"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
 from archsim.mapping.rules import is_digital
 from archsim.workload.network import Layer, Network
@@ -16,26 +17,46 @@ def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str,
     """Copies of every layer by name; layers that are not listed have one.
 
     A digital first layer is never copied. `balance` gives another copy to the layer with most
-    positions per copy, which bounds the throughput, as long as its tiles are there.
+    positions per copy, which bounds the throughput, as long as its tiles are there; layers whose
+    copies are stated (`mapping.layer_replication`) keep those.
+
+    Raises:
+        MappingError: Copies are stated of a layer that is not there, cannot be copied or has fewer positions.
     """
-    wanted = hardware.mapping.replication
+    wanted, stated = hardware.mapping.replication, hardware.mapping.layer_replication
     on_crossbars = [layer for layer in network.layers if not is_digital(hardware.mapping, layer)]
-    can_copy = [layer for layer in on_crossbars if is_copyable(network, layer)]
+    can_copy = {layer.name: _positions(layer) for layer in on_crossbars if is_copyable(network, layer)}
+    for name, n_copies in stated.items():
+        _require_copies(network, can_copy, name, n_copies)
     if wanted == "none":
-        return {}
+        return dict(stated)
     if wanted != "balance":
-        return {layer.name: min(wanted, _positions(layer)) for layer in can_copy}
+        return {name: min(wanted, positions) for name, positions in can_copy.items()} | stated
     n_tiles = hardware.chip.tiles
     assert n_tiles != "auto", "refused among the combinations"
-    found = {layer.name: 1 for layer in on_crossbars}
+    found = {layer.name: stated.get(layer.name, 1) for layer in on_crossbars}
     while found:
         slowest = max(on_crossbars, key=lambda layer: _conv_positions(layer) / found[layer.name])
         tried = {**found, slowest.name: found[slowest.name] + 1}
-        fits = slowest in can_copy and tried[slowest.name] <= _positions(slowest)
-        if not fits or tiles_of(hardware, network, tried) > n_tiles:
+        most = 0 if slowest.name in stated else can_copy.get(slowest.name, 0)
+        if tried[slowest.name] > most or tiles_of(hardware, network, tried) > n_tiles:
             return found
         found = tried
     return found
+
+
+def _require_copies(network: Network, can_copy: dict[str, int], name: str, n_copies: int) -> None:
+    """Check that a layer can have the copies that are stated."""
+    where = f"mapping.layer_replication: {name}: {n_copies}"
+    if name not in {layer.name for layer in network.layers}:
+        raise MappingError(f"{where}: there is no such layer; layers are {', '.join(x.name for x in network.layers)}")
+    if name not in can_copy and n_copies > 1:
+        raise MappingError(
+            f"{where}: this layer cannot be copied; copies are for convolutions on crossbars whose neurons fire, "
+            f"without joins, recurrence or overlapping pooling windows: {', '.join(can_copy) or 'none here'}"
+        )
+    if n_copies > can_copy.get(name, 1):
+        raise MappingError(f"{where}: the layer has {can_copy[name]} output positions to deal out; give no more copies")
 
 
 def is_copyable(network: Network, layer: Layer) -> bool:

@@ -19,7 +19,7 @@ from archsim.workload.files import SettingsKeys, WorkloadFile, workload_faults
 from archsim.workload.generators import generate_input, is_generator
 from archsim.workload.inputs import read_input
 from archsim.workload.layer_table import assumed_rates, read_layer_table
-from archsim.workload.model import InputData, Workload, WorkloadSettings
+from archsim.workload.model import InputData, Request, Workload, WorkloadSettings
 from archsim.workload.network import Network
 from archsim.workload.nir_reader import read_nir
 from archsim.workload.trace import is_trace, read_trace
@@ -56,6 +56,20 @@ def load_workload(
     _check_count("timesteps", timesteps)
     _check_count("samples", samples)
     text = None if input is None else str(input)
+    request = Request(
+        str(path.absolute()) if Path(name_or_path).is_file() else str(name_or_path),
+        text if text is None or not Path(text).exists() else str(Path(text).absolute()),
+        timesteps,
+        samples,
+        seed,
+        {key: value.item() if hasattr(value, "item") else value for key, value in settings.items()},
+    )
+    return replace(_load(path, text, timesteps, settings, samples, seed), request=request)
+
+
+def _load(
+    path: Path, text: str | None, timesteps: int | None, settings: Mapping[str, object], samples: int | None, seed: int
+) -> Workload:
     if path.suffix == ".nir":
         bare = _bare_settings(settings)
         _check_for_nir(bare)

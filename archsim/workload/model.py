@@ -83,6 +83,21 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What `load_workload` was asked for, so that it can be asked again from another folder."""
+
+    name_or_path: str
+    """Shipped name, or absolute path."""
+    input: str | None = None
+    """Generator, or absolute path; None: that of the workload file."""
+    timesteps: int | None = None
+    samples: int | None = None
+    seed: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Overrides by key, those of the workload file left out."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """A network with its input, ready to be mapped and run.
 
@@ -102,6 +117,8 @@ class Workload:
     (and `input`) and timestep. It stands before `settings.assumed_rate`; see `rates_of`."""
     recording: Recording | None = None
     """Spikes to replay; then neither weights nor input are needed."""
+    request: Request | None = None
+    """How it was loaded; None where it was not loaded but made."""
 
     @property
     def has_static_input(self) -> bool:

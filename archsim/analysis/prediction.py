@@ -1,0 +1,100 @@
+"""What a change would do, predicted: the run's netlist with the changed service times, executed again.
+
+The network stays where it is on the chip. A copied layer is the same layer served faster: its PEs by the number of
+its copies, what its tiles share (H-tree, accumulator, neurons) by the number of tiles that these take. What a
+changed chip does exactly, with its network mapped anew, is `archsim.analysis.what_if`'s to verify.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from archsim.analysis.candidates import COPIES, Change
+from archsim.components.netlist import Action, Lane, Netlist
+from archsim.engine.crossbar_chip import build_netlist
+from archsim.engine.geometry import check_buffers
+from archsim.engine.simulation import Origin, build_result, execute_netlist
+from archsim.hardware.reader import change_hardware
+from archsim.mapping import Mapping, map_network
+from archsim.result import Result
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Figures of the changed chip, per sample."""
+
+    latency_ps: int
+    energy_pj: float
+    area_um2: float
+    is_exact: bool
+    """Whether this already is a simulation of the changed chip with the same spikes: the network is mapped as before."""
+
+
+def changed_mapping(origin: Origin, change: Change) -> Mapping:
+    """The network of a run on the changed chip.
+
+    Raises:
+        ConfigError: A value is not possible.
+        MappingError: The network does not fit.
+    """
+    mapping = map_network(change_hardware(origin.mapping.hardware, change), origin.workload)
+    check_buffers(mapping)
+    return mapping
+
+
+def predict(result: Result, change: Change, changed: Mapping) -> Prediction | None:
+    """Run the netlist of a run of this process with a change; `changed` is `changed_mapping` of it.
+
+    None where the change, its copies of layers aside, puts the network elsewhere on the chip.
+    """
+    origin: Origin = result.origin
+    services = {key: value for key, value in change.items() if key not in COPIES}
+    base = changed_mapping(origin, services)
+    if _places(base) != _places(origin.mapping):
+        return None
+    is_exact = _places(changed) == _places(base)
+    netlist = build_netlist(base, origin.activity)
+    leakage_mw, area_um2 = 0.0, 0.0
+    if not is_exact:
+        _serve_faster(netlist, base, changed)
+        parts = build_netlist(changed, origin.activity).components
+        area_um2 = sum(part.area_um2 for part in parts)
+        leakage_mw = sum(part.leakage_mw for part in parts) - sum(part.leakage_mw for part in netlist.components)
+    trace = execute_netlist(netlist, "auto")
+    seed, n_samples = int(result.summary["seed"]), int(result.summary["n_samples"])
+    summary = build_result(base, origin.workload, origin.activity, netlist, trace, seed).summary
+    return Prediction(
+        summary["latency_ps"],
+        summary["energy_per_sample_pj"] + leakage_mw * trace.end_ps * 1e-3 / n_samples,
+        summary["area_um2"] if is_exact else area_um2,
+        is_exact,
+    )
+
+
+def _places(mapping: Mapping) -> tuple[object, ...]:
+    """All of a mapping but the chip's keys."""
+    return mapping.layers, mapping.n_tiles, mapping.mesh_width, mapping.mesh_height, mapping.nodes
+
+
+def _serve_faster(netlist: Netlist, base: Mapping, changed: Mapping) -> None:
+    """Shorten the services of layers that have more copies in another mapping."""
+    factors: dict[str, tuple[Fraction, Fraction]] = {}
+    for old, new in zip(base.layers, changed.layers, strict=True):
+        copies, tiles = Fraction(new.n_copies, old.n_copies), Fraction(len(new.tiles), len(old.tiles))
+        factors[old.layer.name] = copies, tiles
+    pes = {pe.path for layer in base.layers for pe in layer.pes}
+    for lane in netlist.lanes():
+        copies, tiles = factors.get(lane.layer, (Fraction(1), Fraction(1)))
+        factor = copies if ".".join(lane.name.split(".")[:2]) in pes else tiles if lane.name.startswith("tile") else 1
+        if factor != 1:
+            _shorten(lane, float(factor))
+
+
+def _shorten(lane: Lane, factor: float) -> None:
+    def shorter(action: Action) -> Action:
+        return replace(action, duration_ps=np.rint(action.duration_ps / factor).astype(np.int64))
+
+    lane.actions = tuple(shorter(action) for action in lane.actions)
