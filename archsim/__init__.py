@@ -16,14 +16,17 @@ __all__ = [
     "Result",
     "__version__",
     "critical_path",
+    "explain",
     "findings",
     "infer",
     "load_hardware",
     "load_workload",
     "map_network",
+    "repeat_run",
     "simulate",
     "training_energy",
     "what_if",
+    "write_explanation",
     "write_report",
 ]
 
@@ -31,14 +34,17 @@ if TYPE_CHECKING:
     from archsim.api import (
         Result,
         critical_path,
+        explain,
         findings,
         infer,
         load_hardware,
         load_workload,
         map_network,
+        repeat_run,
         simulate,
         training_energy,
         what_if,
+        write_explanation,
         write_report,
     )
 

@@ -28,7 +28,7 @@ from archsim.hardware.reader import load_hardware
 from archsim.inference import infer as run_inference
 from archsim.inference import record_ideal, recording_of
 from archsim.mapping import Mapping, map_network
-from archsim.result import Result
+from archsim.result import CHANGES, FINDINGS, FORMAT_VERSION, Result, write_json, write_together
 from archsim.workload.loader import load_workload
 from archsim.workload.model import Recording, Workload
 
@@ -42,16 +42,19 @@ __all__ = [
     "Result",
     "Workload",
     "critical_path",
+    "explain",
     "findings",
     "infer",
     "load_hardware",
     "load_workload",
     "map_network",
     "record",
+    "repeat_run",
     "simulate",
     "split_overrides",
     "training_energy",
     "what_if",
+    "write_explanation",
     "write_report",
 ]
 
@@ -146,6 +149,43 @@ def findings(result: Result) -> list[dict[str, Any]]:
     from archsim.analysis.findings import findings as found
 
     return found(result)
+
+
+def repeat_run(result: Result, progress: Progress | None = None) -> Result:
+    """Simulate a loaded run again and check that it is the same; see `archsim.analysis.repeat.repeat_run`."""
+    from archsim.analysis.repeat import repeat_run as repeat
+
+    return repeat(result, progress)
+
+
+def explain(result: Result, progress: Progress | None = None) -> None:
+    """Find out what limits a run, or a loaded one, which is repeated first, and keep it in `result.changes`.
+
+    `findings`, `write_report` and `write_explanation` then tell it.
+
+    Raises:
+        ConfigError: As `repeat_run` and `what_if`.
+    """
+    result.changes = what_if(repeat_run(result, progress), progress=progress)
+
+
+def write_explanation(result: Result, path: str | Path) -> None:
+    """Write into a run's folder what `explain` found, and its reports: all files, or none.
+
+    The files: `what_if.csv`, `findings.json`, `report.html`, `report.md`.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+
+    def write(folder: Path) -> None:
+        if result.changes is not None:
+            result.changes.to_csv(folder / CHANGES, index=False, lineterminator="\n")
+            write_json(folder / FINDINGS, {"format_version": FORMAT_VERSION, "findings": findings(result)})
+        for name in ("report.html", "report.md"):
+            write_report(result, folder / name)
+
+    write_together(Path(path), write)
 
 
 def write_report(result: Result, path: str | Path) -> None:

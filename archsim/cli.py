@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsim.hardware.models import Hardware
-    from archsim.result import Result
     from archsim.workload.model import Workload
 
 DEFAULT_HARDWARE = "spikesim-rram-64"
 DEFAULT_WORKLOAD = "digits-cnn"
-FINDINGS = "findings.json"
 RUNS_FOLDER = Path("reports") / "runs"
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
@@ -79,13 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", default="auto", help="auto (by size), simpy or compiled")
     run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
     run.add_argument("--chips", metavar="N", type=int, default=1, help="chips whose accuracy is evaluated")
-    run.add_argument("--what-if", action="store_true", help="try changes of the chip and report what they do")
     _add_workload_options(run)
     _add_common_options(run)
     run.set_defaults(command=_run)
 
-    report = commands.add_parser("report", help="write the report of finished runs again")
+    report = commands.add_parser(
+        "report", help="say what limits finished runs and what to change first: repeats each run and tries changes"
+    )
     report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run")
+    report.add_argument("--redraw", action="store_true", help="write the reports again from what the folder holds")
+    report.add_argument("--json", action="store_true", help="print the findings as JSON only")
     report.set_defaults(command=_report)
 
     describe = commands.add_parser("describe", help="check the files; show hierarchy, area, costs and mapping")
@@ -166,12 +167,8 @@ def _run(options: argparse.Namespace) -> int:
         result = api.simulate(
             hardware, workload, options.samples, options.seed, options.engine, options.chips, progress.update
         )
-        files = {"report.html": lambda path: api.write_report(result, path)}
-        if options.what_if:
-            result.changes = api.what_if(result, progress=progress.update)
-            files[FINDINGS] = lambda path: _write_findings(result, path)
     result.wall_clock["command_s"] = round(time.perf_counter() - began, 3)
-    written = result.write(target, files)
+    written = result.write(target, {"report.html": lambda path: api.write_report(result, path)})
     if options.json:
         print(json.dumps(result.summary, indent=2))
         return 0
@@ -184,14 +181,24 @@ def _run(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from archsim import api
-    from archsim.result import Result
+    from archsim.report.why_section import sentences
+    from archsim.result import Result, require_writable
 
+    found = []
     for folder in options.folders:
         result = Result.load(folder)
-        api.write_report(result, folder / "report.html")
-        if result.changes is not None:
-            _write_findings(result, folder / FINDINGS)
-        print(f"report: {folder / 'report.html'}")
+        require_writable(folder)
+        if not options.redraw:
+            with _Progress(enabled=not options.json) as progress:
+                api.explain(result, progress.update)
+        api.write_explanation(result, folder)
+        found.append({"folder": str(folder), "findings": api.findings(result)})
+        if not options.json:
+            for sentence in sentences(result):
+                print(sentence)
+            print(f"report: {folder / 'report.html'}")
+    if options.json:
+        print(json.dumps(found, indent=2))
     return 0
 
 
@@ -359,14 +366,6 @@ def _load(options: argparse.Namespace) -> tuple[Hardware | None, Workload | None
         seed=seed,
     )
     return hardware, workload
-
-
-def _write_findings(result: Result, path: Path) -> None:
-    """Write what limits a run and what to change first, as JSON."""
-    from archsim import api
-    from archsim.result import FORMAT_VERSION, write_json
-
-    write_json(path, {"format_version": FORMAT_VERSION, "findings": api.findings(result)})
 
 
 def _new_run_folder(hardware: Hardware, workload: Workload) -> Path:

@@ -27,6 +27,9 @@ TABLES = ("components", "layers", "movement", "chips")
 LATER_TABLES = ("queues", "tiles", "spikes")
 PATHS = "critical_path.parquet"
 CHANGES = "what_if.csv"
+FINDINGS = "findings.json"
+EXPLANATION = (CHANGES, FINDINGS, "report.md")
+"""Files that `archsim report` adds to a run's; those of an earlier run in the folder would be about another chip."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +105,20 @@ class Result:
         Raises:
             ConfigError: The folder cannot be written.
         """
-        target = Path(path)
-        require_writable(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        except OSError as err:
-            raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
-        try:
-            self._write_files(staging, extra or {})
-            target.mkdir(exist_ok=True)
-            for file in sorted(staging.iterdir()):
-                os.replace(file, target / file.name)
-        except OSError as err:
-            raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        writers = dict(extra or {})
+
+        def write_files(folder: Path) -> None:
+            self._write_files(folder)
+            for name, writer in writers.items():
+                writer(folder / name)
+
+        target = write_together(Path(path), write_files)
+        for name in EXPLANATION:
+            if name not in writers:
+                (target / name).unlink(missing_ok=True)
         return target
 
-    def _write_files(self, folder: Path, extra: Mapping[str, Callable[[Path], None]]) -> None:
+    def _write_files(self, folder: Path) -> None:
         write_json(folder / "summary.json", self.summary)
         for name in TABLES:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
@@ -131,13 +129,9 @@ class Result:
                 table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         if self.paths is not None:
             _write_paths(self.paths, folder / PATHS)
-        if self.changes is not None:
-            self.changes.to_csv(folder / CHANGES, index=False, lineterminator="\n")
         (folder / "config.yaml").write_text(self.config, encoding="utf-8")
         run = {"format_version": FORMAT_VERSION, "notes": list(self.notes), **self.wall_clock}
         write_json(folder / "run.json", run)
-        for name, writer in extra.items():
-            writer(folder / name)
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -181,6 +175,34 @@ class Result:
             ),
             changes=_read_table(folder / CHANGES),
         )
+
+
+def write_together(target: Path, write: Callable[[Path], None]) -> Path:
+    """Write files into folder `target`, all of them or none.
+
+    Args:
+        target: Folder; made if missing. Files of the same names are replaced, others stay.
+        write: Called with an empty folder to write them to.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    require_writable(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as err:
+        raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
+    try:
+        write(staging)
+        target.mkdir(exist_ok=True)
+        for file in sorted(staging.iterdir()):
+            os.replace(file, target / file.name)
+    except OSError as err:
+        raise ConfigError(f"{target}: cannot be written ({err.strerror}). Choose another -o.") from err
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
 
 
 def require_writable(folder: Path) -> None:

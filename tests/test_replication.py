@@ -298,3 +298,49 @@ def test_a_convolution_that_reads_out_sends_its_last_timestep(n_copies):
     each = simulate(network, flowing(network, 2, 3, 0, 0.5), {"mapping.replication": n_copies})
     leaving = each.log.rows_of("output")
     assert (int(leaving.sum()), set(each.log["timestep"][leaving].tolist())) == (2 * 16, {2})
+
+
+# Copies of single layers
+
+
+def stated(policy: str | int, **copies: int) -> list[int]:
+    """Copies of the layers of a tower of 16, 8 and 4 positions and its readout."""
+    found = mapped(
+        tower(16, 8, 4),
+        mapping__layer_replication=copies,
+        mapping__replication=policy,
+        chip__tiles=20,
+        tile__pes=1,
+    )
+    return list(copies_of(found).values())
+
+
+def test_stated_copies_of_a_layer_stand_before_the_policy_for_all():
+    assert stated("none", conv1=3) == [1, 3, 1, 1]
+    assert stated(2, conv1=3) == [2, 3, 2, 1]
+    assert stated(2, conv1=1) == [2, 1, 2, 1]
+    assert stated("balance", conv0=3) == [3, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("copies", "message"),
+    [
+        (
+            {"conv9": 2},
+            "mapping.layer_replication: conv9: 2: there is no such layer; layers are conv0, conv1, conv2, fc",
+        ),
+        (
+            {"fc": 2},
+            "mapping.layer_replication: fc: 2: this layer cannot be copied; copies are for convolutions on crossbars "
+            "whose neurons fire, without joins, recurrence or overlapping pooling windows: conv0, conv1, conv2",
+        ),
+        (
+            {"conv2": 5},
+            "mapping.layer_replication: conv2: 5: the layer has 4 output positions to deal out; give no more copies",
+        ),
+    ],
+)
+def test_copies_that_cannot_be_are_refused(copies, message):
+    with pytest.raises(MappingError) as caught:
+        stated("none", **copies)
+    assert str(caught.value) == message

@@ -9,9 +9,9 @@ import pytest
 import test_crossbar_chip as crossbar
 
 import archsim
-from archsim.analysis import what_if as candidates
+from archsim.analysis.candidates import default_changes, keeps_values
 from archsim.analysis.critical_path import critical_path
-from archsim.analysis.what_if import default_changes, keeps_values, what_if
+from archsim.analysis.what_if import what_if
 from archsim.cli import main
 from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError
@@ -38,6 +38,10 @@ def run(network, activity):
         return simulate_activity(mapping, network, activity)
 
     return simulated
+
+
+def page_of(result: archsim.Result) -> str:
+    return render_html(report_page(result)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 # Against a run of the changed chip
@@ -108,7 +112,7 @@ def test_a_planted_bottleneck_is_the_first_finding(run, resource):
     result.changes = what_if(result)
     first = archsim.findings(result)[0]
     assert (first["resource"], first["severity"]) == (resource, "high")
-    assert first["verified_gain"] <= first["expected_gain"]
+    assert first["verified_gain"] <= first["evidence"]["share"]
     singles = result.changes[~result.changes["change"].str.contains(" + ", regex=False)]
     told = singles.dropna(subset=["latency_gain", "share_on_critical_path"])
     assert (told["latency_gain"] <= told["share_on_critical_path"]).all()
@@ -127,14 +131,40 @@ def test_two_resources_that_bind_together_are_found_jointly(run):
 # Candidates, findings and the page
 
 
-def test_default_candidates_of_a_shipped_chip_are_possible_keys_and_differ_from_it():
-    hardware = archsim.load_hardware("spikesim-rram-64")
-    listed = default_changes(hardware)
+def test_default_candidates_are_possible_keys_and_differ_from_the_chip(run):
+    listed = default_changes(run({}, "spikesim-rram-64"))
     assert {"tile.pe.pipelined": True} in listed
     assert {"tile.pe.crossbar.zero_skip": True} in listed
-    assert len({next(iter(change)) for change in listed}) == len(listed) - 1  # copies: 2, and balanced
-    fixed = archsim.load_hardware("spikesim-rram-64", {"tile.pe.adc.count": 8})
-    assert {"tile.pe.adc.count": 16} in default_changes(fixed)
+    assert {"mapping.replication": 2} in listed
+    assert len({next(iter(change)) for change in listed}) == len(listed)
+    assert {"tile.pe.adc.count": 32} in default_changes(run({"tile.pe.adc.count": 16}))
+
+
+def test_the_layer_that_holds_the_path_longest_is_offered_a_copy():
+    result = archsim.simulate(archsim.load_hardware("demo"), archsim.load_workload("digits-cnn", timesteps=1))
+    table = what_if(result)
+    copied = table[table["resource"] == "copies of one layer"].iloc[0]
+    assert copied["change"] == "mapping.layer_replication.conv1: 1 -> 2"
+    path = critical_path(result)
+    in_tiles = path["component"].str.contains("pe", regex=False) & (path["layer"] == "conv1")
+    assert copied["share_on_critical_path"] == path["duration_ps"][in_tiles].sum() / result.summary["latency_ps"]
+    assert copied["predicted_latency_gain"] == pytest.approx(copied["latency_gain"], rel=0.1)
+    result.changes = table
+    found = {row["resource"]: row for row in archsim.findings(result)}["copies of one layer"]
+    assert found["evidence"]["layer"] == "conv1"
+    assert found["expected_gain"] == copied["predicted_latency_gain"]
+    assert found["verified_gain"] == copied["latency_gain"]
+
+
+def test_only_the_best_are_verified_where_that_takes_another_simulation(run, monkeypatch):
+    changes = [{"mapping.bias": "row"}, {"tile.pe.adc.cols_per_adc": 4}, {"tile.pe.adc.bits": 5}]
+    monkeypatch.setattr("archsim.analysis.what_if._N_VERIFIED", 1)
+    monkeypatch.setattr("archsim.analysis.what_if.default_changes", lambda result: changes)
+    table = what_if(run({"tile.pe.adc.cycles_per_conversion": 10})).set_index("change")
+    assert table.loc["tile.pe.adc.cols_per_adc: 8 -> 4", "latency_gain"] > 0.2
+    assert pd.isna(table.loc["tile.pe.adc.bits: 6 -> 5", "latency_gain"])
+    assert table.loc["tile.pe.adc.bits: 6 -> 5", "predicted_latency_gain"] == 0
+    assert table.loc["mapping.bias: digital -> row", ["predicted_latency_gain", "latency_gain"]].isna().all()
 
 
 def test_findings_are_json_and_ordered_single_resources_first(run):
@@ -154,28 +184,56 @@ def test_a_change_that_does_not_fit_is_noted(run):
     assert "chip 'demo' has" in row["note"]
 
 
-def test_the_page_says_what_limits_and_what_to_change_first(run, tmp_path):
+def test_the_page_says_what_limits_and_what_to_change_first(run, tmp_path, monkeypatch):
     result = run({"tile.pe.adc.cycles_per_conversion": 10})
-    page = render_html(report_page(result)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "Changes of the chip were not tried (archsim run --what-if does it)." in page
-    result.changes = what_if(result, [{"tile.pe.adc.cycles_per_conversion": 5}, {"tile.pe.latch_depth": 4}])
-    page = render_html(report_page(result)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "First change: tile.pe.adc.cycles_per_conversion: 10 → 5, which in simulation saves " in page
-    assert report_page(archsim.Result.load(result.write(tmp_path / "run"))) == report_page(result)
+    assert "Changes of the chip were not tried (archsim report does it)." in page_of(result)
+    changes = [{"tile.pe.adc.cycles_per_conversion": 5}, {"chip.clock_mhz": 1000.0}]
+    monkeypatch.setattr("archsim.analysis.what_if.default_changes", lambda result: changes)
+    archsim.explain(result)
+    assert "First change: tile.pe.adc.cycles_per_conversion: 10 → 5, which in simulation saves " in page_of(result)
+    refused = "<li>chip.clock_mhz: 500.0 → 1000.0 is not possible: demo: tile.pe.crossbar.read_cycles is 5 "
+    assert refused in page_of(result)
+    archsim.write_explanation(result, result.write(tmp_path / "run"))
+    assert page_of(archsim.Result.load(tmp_path / "run")) == page_of(result)
 
 
-def test_run_with_what_if_writes_findings_and_report_writes_them_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(candidates, "default_changes", lambda hardware: [{"tile.pe.adc.cols_per_adc": 4}])
+@pytest.fixture
+def one_candidate(monkeypatch):
+    monkeypatch.setattr("archsim.analysis.what_if.default_changes", lambda result: [{"tile.pe.adc.cols_per_adc": 4}])
+
+
+EXPLANATION = ("what_if.csv", "findings.json", "report.html", "report.md")
+
+
+def test_report_tries_changes_and_writes_what_redraw_writes_again(tmp_path, one_candidate, capsys):
     folder = tmp_path / "run"
-    assert main(["run", "demo", "digits-mlp", "--timesteps", "2", "--what-if", "-o", str(folder)]) == 0
-    written = (folder / "findings.json").read_bytes()
-    assert json.loads(written)["findings"][0]["resource"] == "ADCs"
-    page = (folder / "report.html").read_bytes()
-    (folder / "report.html").unlink()
-    (folder / "findings.json").unlink()
+    assert main(["run", "demo", "digits-mlp", "--timesteps", "2", "-o", str(folder)]) == 0
+    assert not (folder / "findings.json").exists()
     assert main(["report", str(folder)]) == 0
-    assert ((folder / "findings.json").read_bytes(), (folder / "report.html").read_bytes()) == (written, page)
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    assert json.loads((folder / "findings.json").read_text())["findings"][0]["resource"] == "ADCs"
+    written = [(folder / name).read_bytes() for name in EXPLANATION]
+    for options in ([], ["--redraw"]):
+        assert main(["report", *options, str(folder)]) == 0
+        assert [(folder / name).read_bytes() for name in EXPLANATION] == written
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "37.2 % of the latency of 500 ns is spent in ADCs, 32.0 % in fc1.",
+        "First change: tile.pe.adc.cols_per_adc: 8\N{NO-BREAK SPACE}→ 4, which in simulation saves 16.4 % of it, "
+        "7.9 % less energy, 9.5 % more area.",
+        f"report: {folder / 'report.html'}",
+    ]
+    assert main(["run", "demo", "digits-mlp", "--timesteps", "1", "-o", str(folder)]) == 0
+    assert [(folder / name).exists() for name in EXPLANATION] == [False, False, True, False]
+
+
+def test_report_prints_findings_as_json(tmp_path, one_candidate, capsys):
+    folder = tmp_path / "run"
+    main(["run", "demo", "digits-mlp", "--timesteps", "2", "-o", str(folder), "--json"])
+    capsys.readouterr()
+    assert main(["report", str(folder), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == [
+        {"folder": str(folder), "findings": json.loads((folder / "findings.json").read_text())["findings"]}
+    ]
 
 
 # Faults of whoever asks
@@ -186,7 +244,7 @@ def test_a_loaded_result_cannot_be_simulated_again(run, tmp_path):
         archsim.what_if(archsim.Result.load(run({}).write(tmp_path / "run")), {"chip.clock_mhz": 1000})
     assert str(caught.value) == (
         "this result was loaded from files, which hold no spikes, so it cannot be simulated with changes; "
-        "use the result of archsim.simulate, or archsim run --what-if"
+        "use the result of archsim.simulate or archsim.repeat_run, or the command archsim report"
     )
 
 

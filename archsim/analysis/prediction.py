@@ -30,7 +30,7 @@ class Prediction:
     energy_pj: float
     area_um2: float
     is_exact: bool
-    """Whether this already is a simulation of the changed chip with the same spikes: the network is mapped as before."""
+    """Whether this is a simulation of the changed chip already, as the network is mapped as before."""
 
 
 def changed_mapping(origin: Origin, change: Change) -> Mapping:

@@ -102,11 +102,14 @@ def _require_equal(result: Result, again: Result) -> None:
     changed = [key for key in new if key != "archsim_version" and old.get(key) != new[key]]
     if not changed:
         return
-    first, others = changed[0], len(changed) - 1
+    first, n_others = changed[0], len(changed) - 1
+    others = f" ({n_others} other figures differ, too)" if n_others else ""
     versions = {str(old.get("archsim_version")), str(new["archsim_version"])}
     why = "its workload has changed since" if len(versions) == 1 else f"archsim was {old.get('archsim_version')} then"
     raise ConfigError(
         f"this run of '{old['workload']}' on '{old['hardware']}' comes out differently now: {first} is "
-        f"{new[first]!r} and was {old.get(first)!r}" + (f" (and {others} other figures)" if others else "") + f"; {why}.\n"
+        f"{new[first]!r} and was {old.get(first)!r}"
+        + (f" (and {others} other figures)" if others else "")
+        + f"; {why}.\n"
         "Run the simulation again."
     )

@@ -162,8 +162,8 @@ def _verify(result: Result, tried: Sequence[_Tried], n_most: int, progress: Prog
         if each.row["values"] == "recomputed":
             activity = infer(mapping, origin.workload, activity.n_samples, seed)
         summary = simulate_activity(mapping, origin.workload, activity, seed).summary
-        figures = (summary[key] for key in ("latency_ps", "energy_per_sample_pj", "area_um2"))
-        _fill(result, each.row, Prediction(*figures, is_exact=True), summary["accuracy_raw"])
+        latency_ps, energy_pj, area_um2 = (summary[key] for key in ("latency_ps", "energy_per_sample_pj", "area_um2"))
+        _fill(result, each.row, Prediction(latency_ps, energy_pj, area_um2, True), summary["accuracy_raw"])
     for each in open_ones:
         each.unverified = None
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from archsim.analysis.critical_path import co_critical, latency_stack
-from archsim.analysis.findings import findings
+from archsim.analysis.findings import best_known, findings, saved
 from archsim.report import charts
 from archsim.report.charts import OTHER, Bar
-from archsim.report.page import Chart, Part, Section, Table, Text
+from archsim.report.page import Bullets, Chart, Part, Section, Table, Text
 from archsim.report.text import is_missing, kind_label, layer_label, percent, plain, share, shorten, time_scale
 from archsim.result import Result
 from archsim.units import format_time
@@ -25,8 +25,9 @@ _STACK_TEXT = (
     "segments sum to the latency exactly, so a part that is not on it gains nothing by being faster."
 )
 _CHANGES_TEXT = (
-    "Every change below was made and simulated, mapping included. The share on the critical path bounds what a change "
-    "of that resource can save; the saved latency is what it does save."
+    "Every change below was made and simulated with the network where it is (predicted); the best were simulated again "
+    "with the network mapped anew (verified). The share on the critical path is an upper bound of what a change of its "
+    "resource can save, not an estimate."
 )
 _CAUSES = {
     "data": "its input came last",
@@ -42,40 +43,39 @@ def why(result: Result) -> Section:
     if result.paths is None:
         text = "This result was written without critical paths. Run the simulation again to see what limits it."
         return Section("why", question, (Text(text),))
-    parts: list[Part] = [Text(verdict(result, findings(result)), "strong"), Text(_STACK_TEXT), _stack(result)]
+    first, *others = sentences(result)
+    parts: list[Part] = [Text(first, "strong"), *map(Text, others), Text(_STACK_TEXT), _stack(result)]
     parts += [Text(sentence) for sentence in _pairs(result)]
     if result.changes is not None:
-        parts += [Text(_CHANGES_TEXT), _changes(result.changes)]
+        parts += [Text(_CHANGES_TEXT), *_changes(result.changes)]
     return Section("why", question, tuple(parts))
 
 
-def verdict(result: Result, found: list[dict[str, Any]]) -> str:
+def sentences(result: Result) -> tuple[str, ...]:
     """What limits the run and what to change first, in one or two sentences."""
-    stack = latency_stack(result)
+    stack, found = latency_stack(result), findings(result)
     latency = format_time(int(stack["duration_ps"].sum()))
     top = stack.iloc[0]
     if not found:
         tried = "No tried change saves 1 %" if result.changes is not None else "Changes of the chip were not tried"
         return (
             f"{percent(top['share'])} of the latency of {latency} is spent in {kind_label(top['kind'])} of "
-            f"{layer_label(top['layer'])}, which started no earlier because {_CAUSES[top['cause']]}. {tried}"
-            + ("." if result.changes is not None else " (archsim run --what-if does it).")
+            f"{layer_label(top['layer'])}, which started no earlier because {_CAUSES[top['cause']]}.",
+            tried + ("." if result.changes is not None else " (archsim report does it)."),
         )
-    first, most = found[0], max(found, key=lambda finding: finding["verified_gain"])
+    first, most = found[0], max(found, key=saved)
     evidence = first["evidence"]
     where = (
         f", {percent(evidence['share_in_layer'])} in {layer_label(evidence['layer'])}" if "layer" in evidence else ""
     )
-    words = f"{percent(evidence['share'])} of the latency of {latency} is spent in {plain(first['resource'])}{where}. "
-    words += f"First change: {_saving(first)}."
-    return words if most is first else f"{words} Most of all does {_saving(most)}."
+    spent = f"{percent(evidence['share'])} of the latency of {latency} is spent in {plain(first['resource'])}{where}."
+    change = f"First change: {_saving(first)}."
+    return (spent, change) if most is first else (spent, change, f"Most of all does {_saving(most)}.")
 
 
 def _saving(finding: dict[str, Any]) -> str:
     effects = _effect(finding["energy_gain"], "energy") + _effect(finding["area_gain"], "area")
-    return (
-        f"{_arrow(finding['suggestion'])}, which in simulation saves {percent(finding['verified_gain'])} of it{effects}"
-    )
+    return f"{_arrow(finding['suggestion'])}, which in simulation saves {percent(saved(finding))} of it{effects}"
 
 
 def _arrow(change: str) -> str:
@@ -143,24 +143,33 @@ def _pairs(result: Result) -> tuple[str, ...]:
     )
 
 
-def _changes(changes: pd.DataFrame) -> Table:
-    """Every tried change with what it does."""
-    rows = sorted(changes.to_dict("records"), key=lambda row: _sort_key(row["latency_gain"]))
-    scale = time_scale([row["latency_ps"] for row in rows if not is_missing(row["latency_ps"])])
+def _changes(changes: pd.DataFrame) -> list[Part]:
+    """Every tried change with what it does, and those that cannot be made with the reason."""
+    rows = changes.to_dict("records")
+    possible = sorted(
+        (row for row in rows if is_missing(row["note"])), key=lambda row: _sort_key(best_known(row, "latency"))
+    )
     cells = tuple(
         (
             _arrow(row["change"]),
             shorten(row["resource"]),
             percent(row["share_on_critical_path"]),
-            scale.text(row["latency_ps"]),
-            *(_signed(row[f"{name}_gain"]) for name in ("latency", "energy", "area")),
-            "" if is_missing(row["note"]) else shorten(row["note"], 100),
+            _signed(row["predicted_latency_gain"]),
+            _signed(row["latency_gain"]),
+            *(_signed(best_known(row, name)) for name in ("energy", "area")),
         )
-        for row in rows
+        for row in possible
     )
-    gains = ("latency saved", "energy saved", "area saved")
-    head = ("change", "resource", "on the path (gain at most)", f"latency [{scale.unit}]", *gains, "note")
-    return Table("Changes, each simulated", head, cells, n_text=2)
+    head = (
+        *("change", "resource", "on the path (bound)", "latency saved, predicted", "latency saved, verified"),
+        *("energy saved", "area saved"),
+    )
+    refused = tuple(
+        f"{_arrow(row['change'])} is not possible: {plain(row['note']).removeprefix('--set ')}"
+        for row in rows
+        if not is_missing(row["note"])
+    )
+    return [Table("Changes of the chip", head, cells, n_text=2), *([Bullets(refused)] if refused else [])]
 
 
 def _sort_key(gain: float | None) -> float:
