@@ -25,13 +25,16 @@ from archsim.training import (
     Weighted,
     WeightNoise,
     accuracy,
+    adapt_batch_norm,
     convert,
     export_nir,
     random_weight,
     train,
+    with_gains,
 )
 from archsim.training.conversion import folded
 from archsim.training.fitting import realised
+from archsim.training.net import Cells
 from archsim.training.surrogate import Spike
 from archsim.workload.loader import load_workload
 from archsim.workload.neurons import integrate_and_fire
@@ -284,3 +287,47 @@ def test_messages_say_what_to_do(digits):
         convert(dead, torch.ones(1, 3), 4)
     with pytest.raises(WorkloadError, match=r"^layer 1 is a convolution but gets shape \(64,\); it needs \(channel"):
         export_nir(small_cnn(Neuron()), (64,))
+
+
+def test_a_layer_gain_undoes_a_factor():
+    net = Net(dense(9, 6, 4), Neuron("relu"))
+    halved = [Cells(layer.weight.detach() / 2) for layer in net.layers]
+    torch.manual_seed(0)
+    for held, layer in zip(with_gains(net, halved, torch.rand(20, 9)), net.layers, strict=True):
+        torch.testing.assert_close(held.weight, layer.weight)
+
+
+def test_column_gains_undo_a_factor_of_every_column():
+    net = Net([Weighted(random_weight((3, 2, 3, 3)))], Neuron("relu"))
+    factors = torch.tensor([0.5, 0.7, 2.0]).view(3, 1, 1, 1)
+    cells = [Cells(net.layers[0].weight.detach() * factors, torch.ones(3, 2, 3, 3))]
+    (held,) = with_gains(net, cells, torch.rand(5, 2, 6, 6), "column")
+    torch.testing.assert_close(held.weight, net.layers[0].weight)
+    torch.testing.assert_close(held.noise_variance, (1 / factors.square()).expand(3, 2, 3, 3))
+
+
+@pytest.mark.parametrize("norm", ["batch", "per_timestep"])
+def test_adapted_batch_norm_undoes_a_factor(digits, norm):
+    torch.manual_seed(0)
+    net = Net(dense(64, 20, 10), Neuron(), 2, norm=norm)
+    train(net, digits[0][:500], digits[1][:500], Recipe(n_epochs=3))
+    weak = [Cells(net.layers[0].weight.detach() / 3), Cells(net.layers[1].weight.detach())]
+    ideal = [Cells(layer.weight.detach()) for layer in net.layers]
+    images = digits[0][:500]
+    with torch.no_grad():
+        found = adapt_batch_norm(net, weak, images)(images, weak)
+        expected = adapt_batch_norm(net, ideal, images)(images, ideal)
+    assert float((found == expected).float().mean()) > 0.95  # eps of batch norm may move single spikes
+    with pytest.raises(WorkloadError, match=r"^the network has no batch norm to adapt; use with_gains, or train it"):
+        adapt_batch_norm(Net(dense(64, 4), Neuron()), ideal, images)
+
+
+def test_a_run_gives_what_every_layer_did(digits):
+    net = Net(dense(64, 20, 10), Neuron(), 3, "direct")
+    trace = []
+    with torch.no_grad():
+        outputs = list(net.run(digits[0][:5], trace=trace))
+    spikes = torch.stack([step[0].emitted for step in trace])
+    assert torch.equal(spikes, torch.stack([step[1].inputs for step in trace]))
+    torch.testing.assert_close(outputs[-1], spikes.sum(0) @ net.layers[1].weight.detach().T)
+    assert float(net.rate) == pytest.approx(float(spikes.mean()))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from archsim.training.export import export_nir
     from archsim.training.fitting import Recipe, accuracy, train
     from archsim.training.net import Net, Neuron, Weighted, random_weight
+    from archsim.training.repair import adapt_batch_norm, with_gains
     from archsim.training.technology import Technology, WeightNoise
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "WeightNoise",
     "Weighted",
     "accuracy",
+    "adapt_batch_norm",
     "convert",
     "export_nir",
     "random_weight",
     "train",
+    "with_gains",
 ]
 
 _HOMES = {
@@ -37,10 +40,12 @@ _HOMES = {
     "WeightNoise": "technology",
     "Weighted": "net",
     "accuracy": "fitting",
+    "adapt_batch_norm": "repair",
     "convert": "conversion",
     "export_nir": "export",
     "random_weight": "net",
     "train": "fitting",
+    "with_gains": "repair",
 }
 """Module of every public name."""
 

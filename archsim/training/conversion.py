@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from archsim.errors import WorkloadError
-from archsim.training.net import Net, Neuron, Weighted
+from archsim.training.net import Net, Neuron, Trace, Weighted
 from archsim.workload.builders import fold_batch_norm
 
 QUANTILE_SAMPLES = 1 << 20
@@ -61,13 +61,13 @@ def convert(net: Net, inputs: Tensor, n_timesteps: int, quantile: float = 0.995)
             "neurons must be 'relu' and the quantile above 0 and at most 1"
         )
     exact = folded(net).eval()
-    trace: list[list[tuple[Tensor, Tensor]]] = []
+    trace: Trace = []
     with torch.no_grad():
         exact(inputs, trace=trace)
     layers, before = [], 1.0
     for number, layer in enumerate(exact.weighted_layers()):
         is_hidden = number < len(exact.layers) - 1
-        threshold = _quantile(trace[0][number][1], quantile) if is_hidden else 1.0
+        threshold = _quantile(trace[0][number].emitted, quantile) if is_hidden else 1.0
         if threshold <= 0:
             raise WorkloadError(f"hidden layer {number} is never active on the {len(inputs)} inputs; train it first")
         scaled = _copied(layer)

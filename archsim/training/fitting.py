@@ -103,6 +103,7 @@ def train(
             scheduler.step()
         if after_epoch is not None:
             after_epoch(epoch + 1, float(loss.detach()))
+    net.rate = net.rate.detach()
     net.eval()
     return net
 

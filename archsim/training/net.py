@@ -67,6 +67,23 @@ class Cells:
     """Variance that an input of 1 adds to each sum at every read, same shape; None without read noise."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one hidden layer or the readout did in one timestep."""
+
+    inputs: Tensor
+    """As its rows get them."""
+    sums: Tensor
+    """Weighted sums with bias, before batch norm."""
+    potential: Tensor | float
+    """After firing; of the readout all that it has summed up."""
+    emitted: Tensor
+    """What neurons emitted, before pooling; of the readout its potential."""
+
+
+Trace = list[list[Seen]]
+"""By timestep and layer."""
+
 Mapper = Callable[["Weighted", int], Cells]
 """Gives the cells of a layer, called with the layer and its number."""
 
@@ -176,18 +193,18 @@ class Net(nn.Module):
         """Cells of all layers."""
         return [mapper(layer, number) for number, layer in enumerate(self.weighted_layers())]
 
-    def forward(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: list | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: Trace | None = None) -> Tensor:
         """Potential of the readout after the last timestep, shape (sample, class); see `run`."""
         *_, last = self.run(inputs, cells, trace)
         return last
 
-    def run(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: list | None = None) -> Iterator[Tensor]:
+    def run(self, inputs: Tensor, cells: Sequence[Cells] | None = None, trace: Trace | None = None) -> Iterator[Tensor]:
         """Potential of the readout after every timestep, shape (sample, class).
 
         Args:
             inputs: Images (sample, ...), or spikes (sample, step, ...) with coding `spikes`.
             cells: What layers multiply with, from `map`; their own weights by default.
-            trace: Takes, per timestep, a list of (potentials, emitted before pooling) of every hidden layer.
+            trace: Takes what every layer did, timestep by timestep.
         """
         *hidden, readout = self.weighted_layers()
         held: Sequence[Cells | None] = cells or [None] * (len(hidden) + 1)
@@ -197,19 +214,21 @@ class Net(nn.Module):
         potentials: list[Tensor | float] = [0.0] * len(hidden)
         output, self.rate = torch.zeros(()), torch.zeros(())
         for step in range(self.n_timesteps):
-            values, seen = self._entering(inputs, step), []
+            values, seen = self._entering(inputs, step), list[Seen]()
             for index, layer in enumerate(hidden):
+                entered = values
                 sums = first if index == 0 and first is not None else _sums(layer, values, held[index])
+                normed = sums
                 if self.norm != "none":
-                    sums = self.norms_of(index)[min(step, len(self.norms_of(index)) - 1)](sums)
-                potentials[index], values = self.neuron.step(potentials[index], sums)
-                seen.append((potentials[index], values))
-                self.rate = self.rate + values.mean() / (self.n_timesteps * len(hidden))
-                values = layer.emitted(values)
+                    normed = self.norms_of(index)[min(step, len(self.norms_of(index)) - 1)](sums)
+                potentials[index], emitted = self.neuron.step(potentials[index], normed)
+                seen.append(Seen(entered, sums, potentials[index], emitted))
+                self.rate = self.rate + emitted.mean() / (self.n_timesteps * len(hidden))
+                values = layer.emitted(emitted)
             last = first if not hidden and first is not None else _sums(readout, values, held[-1])
             output = output + last
             if trace is not None:
-                trace.append(seen)
+                trace.append([*seen, Seen(values, last, output, output)])
             yield output
 
     def _entering(self, inputs: Tensor, step: int) -> Tensor:
