@@ -254,7 +254,7 @@ def accumulation_tables(task: Figures, membrane: Figures) -> list[str]:
         "",
         *table([f"T = {key}" for key in times], [[f"{membrane.mean(key):.3f}" for key in times]]),
         "",
-        "A task whose evidence comes spike by spike (64-64-2, IF; which of two groups of channels spikes more often, by",
+        "A task whose evidence comes spike by spike (64-64-2, IF; which of two groups of channels spikes more, by",
         "4 to 8 spikes whatever T is). Last row: spikes a neuron has too many or too few:",
         "",
         *table(
