@@ -29,6 +29,8 @@ from archsim.inference import infer as run_inference
 from archsim.inference import record_ideal, recording_of
 from archsim.mapping import Mapping, map_network
 from archsim.result import CHANGES, FINDINGS, FORMAT_VERSION, Result, write_json, write_together
+from archsim.sweeps.run import run_sweep
+from archsim.sweeps.space import load_space
 from archsim.workload.loader import load_workload
 from archsim.workload.model import Recording, Workload
 
@@ -46,10 +48,12 @@ __all__ = [
     "findings",
     "infer",
     "load_hardware",
+    "load_space",
     "load_workload",
     "map_network",
     "record",
     "repeat_run",
+    "run_sweep",
     "simulate",
     "split_overrides",
     "training_energy",

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsim.hardware.models import Hardware
+    from archsim.sweeps.driver import Tally
     from archsim.workload.model import Workload
 
 DEFAULT_HARDWARE = "spikesim-rram-64"
@@ -105,6 +106,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_workload_options(record)
     _add_common_options(record)
     record.set_defaults(command=_record)
+
+    sweep = commands.add_parser("sweep", help="simulate many designs; goes on where it was stopped")
+    sweep.add_argument("space", metavar="SWEEP", help="sweep file (YAML) or shipped name")
+    sweep.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="folder to write (default: reports/sweeps/NAME)"
+    )
+    sweep.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per processor)")
+    sweep.add_argument("--executor", choices=["local", "dask"], default="local", help="who evaluates points")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="with --executor dask: a running scheduler, or its file")
+    sweep.add_argument("--retry-failed", action="store_true", help="simulate failed points again")
+    sweep.add_argument("--cache-mib", metavar="N", type=int, help="limit of the work kept for other points")
+    sweep.add_argument("--search", metavar="METHOD", help="search instead: nsga2 or tpe (extra 'search')")
+    sweep.add_argument("--points", metavar="N", type=int, help="with --search: points to try")
+    sweep.add_argument("--minutes", metavar="M", type=float, help="with --search: time to search")
+    sweep.add_argument("--json", action="store_true", help="print JSON only")
+    sweep.set_defaults(command=_sweep)
 
     validate = commands.add_parser("validate", help="compare with a published model, a circuit or a network simulator")
     validate.add_argument("reference", choices=["spikesim", "sata", "spice", "noc"], help="what to compare with")
@@ -199,6 +216,39 @@ def _report(options: argparse.Namespace) -> int:
             print(f"report: {folder / 'report.html'}")
     if options.json:
         print(json.dumps(found, indent=2))
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from archsim.sweeps.run import DEFAULT_FOLDER, n_processors, run_sweep
+    from archsim.sweeps.space import load_space
+
+    searched = {"method": options.search, "points": options.points, "minutes": options.minutes}
+    overrides = {f"search.{key}": value for key, value in searched.items() if value is not None}
+    space = load_space(options.space, overrides)
+    folder = options.output or DEFAULT_FOLDER / space.file.name
+    if options.scheduler is not None and options.executor != "dask":
+        raise ConfigError("--scheduler belongs to --executor dask")
+    given: dict[str, Any] = {"output": folder, "jobs": options.jobs, "retry_failed": options.retry_failed}
+    if options.cache_mib is not None:
+        given["cache_mib"] = options.cache_mib
+    try:
+        with ExitStack() as stack:
+            given["progress"] = stack.enter_context(_Progress(enabled=not options.json)).points
+            if options.executor == "dask":
+                from archsim.sweeps.dask_cluster import dask_executor
+
+                client = dask_executor(options.scheduler, options.jobs or n_processors())
+                given["executor"], given["jobs"] = stack.enter_context(client)
+            table = run_sweep(space, **given)
+    except KeyboardInterrupt:
+        print(f"archsim: stopped; finished points are kept, and the same command goes on: {folder}", file=sys.stderr)
+        return 130
+    n_failed = int((table["status"] == "failed").sum())
+    if options.json:
+        print(json.dumps({"folder": str(folder), "points": len(table), "failed": n_failed}, indent=2))
+    else:
+        print(f"{len(table)} points, {n_failed} failed: {folder / 'sweep.csv'}")
     return 0
 
 
@@ -443,6 +493,20 @@ class _Progress(AbstractContextManager["_Progress"]):
         if phase not in self._tasks:
             self._tasks[phase] = bars.add_task(phase, total=1.0)
         bars.update(self._tasks[phase], completed=fraction)
+
+    def points(self, tally: Tally) -> None:
+        """Show how far a sweep is."""
+        now = time.monotonic()
+        if not self.enabled or now - self._began < QUIET_SECONDS:
+            return
+        if sys.stderr.isatty():
+            bars = self._started()
+            if not self._tasks:
+                self._tasks["sweep"] = bars.add_task("", total=tally.total)
+            bars.update(self._tasks["sweep"], completed=tally.done, description=tally.words())
+        elif now - self._last_line >= self.LINE_SECONDS or tally.done == tally.total:
+            self._last_line = now
+            print(tally.words(), file=sys.stderr)
 
     def __exit__(self, *_: object) -> None:
         if self._bars is not None:

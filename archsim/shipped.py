@@ -1,4 +1,4 @@
-"""Finds the hardware files and workloads that come with archsim, and the user's own by path.
+"""Finds the hardware files, workloads and sweeps that come with archsim, and the user's own by path.
 
 In a checkout they lie at the top level, in an installed wheel inside the package.
 """
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped_folder(name: str) -> Path:
-    """Folder of shipped files: `hwconfigs` or `workloads`."""
+    """Folder of shipped files: `hwconfigs`, `workloads` or `sweepconfigs`."""
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
 

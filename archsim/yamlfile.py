@@ -30,7 +30,8 @@ M = TypeVar("M", bound=BaseModel)
 KeyPath = tuple[object, ...]
 Place = int | str
 """Line of the file, or the override that put the value there."""
-Check = Callable[[M], Iterable[tuple[str, str]]]
+Check = Callable[[M], Iterable[tuple[str | KeyPath, str]]]
+"""Rules beyond a model: (dotted path, or path as a tuple where keys have dots themselves, and fault)."""
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 24
@@ -60,7 +61,51 @@ def read_model(
         error: One line per fault, `file:line: what is found; what is allowed`; an overridden value
             is placed as `--set path=value`.
     """
-    document = _parse(path, error)
+    return _validated(_parse(path, error), model, error, overrides, check)
+
+
+def build_model(
+    values: Mapping[str, object],
+    name: str,
+    model: type[M],
+    error: type[ArchsimError],
+    overrides: Mapping[str, object] = NO_OVERRIDES,
+    check: Check[M] | None = None,
+) -> M:
+    """A model of values that come from no file, checked like a file's; messages begin with `name`.
+
+    Raises:
+        error: One line per fault.
+    """
+    document = _Document(Path(name), _as_read(values), {(): name})  # type: ignore[arg-type]
+    return _validated(document, model, error, overrides, check)
+
+
+def unknown_key(model: type[BaseModel], dotted: str) -> str | None:
+    """What is wrong with a dotted path that names no value of a model, with the likely one; None where it does."""
+    path: KeyPath = tuple(dotted.split("."))
+    here: list[Any] = [model]
+    for depth, key in enumerate(path, start=1):
+        models = list(_models_in(here))
+        tables = [args[-1] for found in _flat(here) if len(args := get_args(found)) == 2]
+        here = [found.model_fields[key].annotation for found in models if key in found.model_fields] or tables
+        if not here:
+            is_value = depth > 1 and not models
+            advice = f"{key} cannot follow a single value" if is_value else _suggestion(model, path[:depth])
+            return f"unknown key {_dotted(path)}; {advice}"
+    models = list(_models_in(here))
+    if models and len(models) == len(list(_flat(here))):
+        return f"{_dotted(path)} is a section; give one of its keys ({', '.join(sorted(models[0].model_fields))})"
+    return None
+
+
+def _validated(
+    document: _Document,
+    model: type[M],
+    error: type[ArchsimError],
+    overrides: Mapping[str, object],
+    check: Check[M] | None,
+) -> M:
     for dotted, value in overrides.items():
         _override(document, dotted, value)
     try:
@@ -69,7 +114,7 @@ def read_model(
         document.faults += _explain(document, model, err.errors(include_url=False))
         raise error(document.report()) from err
     if check is not None and not document.faults:
-        document.faults += [(document.place(tuple(dotted.split("."))), fault) for dotted, fault in check(result)]
+        document.faults += [(document.place(_key_path(where)), fault) for where, fault in check(result)]
     if document.faults:
         raise error(document.report())
     return result
@@ -494,6 +539,17 @@ def _shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 1000:
         return f"a number of {value.bit_length()} bits"
     return _clip(repr(value))
+
+
+def _as_read(value: object) -> object:
+    """A value as the parser would have built it: a copy of dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: _as_read(item) for key, item in value.items()}
+    return [_as_read(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _key_path(where: str | KeyPath) -> KeyPath:
+    return tuple(where.split(".")) if isinstance(where, str) else where
 
 
 def _dotted(path: Iterable[object]) -> str:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "training": {"workload", "analog", "inference"},
     "analysis": {"result", "engine", "inference"},
     "report": {"analysis", "engine"},
-    "sweeps": {"analysis", "engine"},
+    "sweeps": {"analysis", "engine", "report"},
     "validation": {"analysis", "engine"},
 }
 """Arrows of the house; a room may also import what the rooms it imports may import."""

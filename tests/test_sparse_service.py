@@ -1,5 +1,7 @@
 """Service that follows the spikes: closed forms, codes that early stop keeps, and no slowing by sparser input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import test_crossbar_chip as chip
@@ -221,7 +223,7 @@ def test_defaults_do_not_follow_the_spikes():
     }
     one, other = (chip.run(network, values, chip.SMALL | extra) for extra in ({}, spelled))
     assert chip.arrays(one.trace) == chip.arrays(other.trace)
-    assert one.result.summary == other.result.summary
+    assert replace(one.result, config="").summary == replace(other.result, config="").summary
 
 
 def test_impossible_combinations_name_both_keys():

@@ -6,7 +6,7 @@ a change finds its share of the critical path, and how two parts that bind toget
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from archsim.analysis.critical_path import critical_path, kinds_of
@@ -101,13 +101,31 @@ def resource_of_kind(kind: str) -> str:
 
 def keeps_values(hardware: Hardware, change: Change) -> bool:
     """Whether no value of the network can differ with a change."""
+    return all(_keeps_values(hardware, key) for key in change)
+
+
+def value_keys(hardware: Hardware) -> dict[str, object]:
+    """All keys of a chip that can alter a value of the network, dotted, with their values.
+
+    Chips that agree in them have the same activity.
+    """
+    return {key: value for key, value in _flat(hardware.model_dump()) if not _keeps_values(hardware, key)}
+
+
+def _keeps_values(hardware: Hardware, key: str) -> bool:
     adc = hardware.tile.pe.adc
-    own_errors = adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel
-    return all(
-        any(key.startswith(known) if known.endswith(".") else key == known for known in _KEEPS_VALUES)
-        or (key == "tile.pe.adc.cols_per_adc" and not own_errors)
-        for key in change
-    )
+    if key == "tile.pe.adc.cols_per_adc":
+        return not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel)
+    return any(key == known or key.startswith(f"{known.removesuffix('.')}.") for known in _KEEPS_VALUES)
+
+
+def _flat(section: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
+    """Values of a section and of those in it, by dotted key."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def default_changes(result: Result) -> list[Change]:

@@ -5,11 +5,9 @@ Main entry points: `load_hardware`, `load_costs`, `hardware_schema`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,7 +19,7 @@ from archsim.hardware.models import Hardware
 from archsim.hardware.rollup import cost_parameters
 from archsim.shipped import find_file, shipped_folder, shipped_names
 from archsim.units import cycles_of
-from archsim.yamlfile import NO_OVERRIDES, dump_model, read_model
+from archsim.yamlfile import NO_OVERRIDES, build_model, read_model
 
 ACTIONS = {
     "tile_buffer": ("read", "write"),
@@ -74,7 +72,7 @@ def change_hardware(hardware: Hardware, changes: Mapping[str, object]) -> Hardwa
     """
 
     def library_of(found: Hardware) -> CostLibrary:
-        return hardware.library if found.costs == hardware.costs else _read_costs(_find_costs(None, found.costs))
+        return hardware.library if found.costs == hardware.costs else load_library(found.costs)
 
     def faults(found: Hardware) -> Iterator[tuple[str, str]]:
         try:
@@ -84,13 +82,7 @@ def change_hardware(hardware: Hardware, changes: Mapping[str, object]) -> Hardwa
         else:
             yield from _cost_faults(found, library)
 
-    with TemporaryDirectory(prefix="archsim-") as folder:
-        path = Path(folder) / "hardware.yaml"
-        path.write_text(dump_model(hardware), encoding="utf-8")
-        try:
-            changed = read_model(path, Hardware, ConfigError, changes, faults)
-        except ConfigError as err:
-            raise ConfigError(re.sub(rf"{re.escape(str(path))}:\d+: ", f"{hardware.name}: ", str(err))) from err
+    changed = build_model(hardware.model_dump(), hardware.name, Hardware, ConfigError, changes, faults)
     return changed.with_library(library_of(changed))
 
 
