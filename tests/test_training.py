@@ -193,7 +193,7 @@ def test_the_gradient_passes_through_cells_and_circuit(signed, wires):
     layer.full_scale = 3.0
 
     def effective(weight):
-        return technology.effective(technology.unrolled(weight), 3.0, "fc", ChipSeed(1))[0]
+        return technology.effective(weight.T[None], 3.0, "fc", ChipSeed(1))[0]
 
     assert torch.autograd.gradcheck(effective, (layer.weight.detach().requires_grad_(),))
 

@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from archsim.training.constraint import constrain, sweep_cut_offs
     from archsim.training.conversion import convert
     from archsim.training.export import export_nir
     from archsim.training.fitting import Recipe, accuracy, train
     from archsim.training.net import Net, Neuron, Weighted, random_weight
+    from archsim.training.pruning import Squeezed, arrangement, footprint, kept, prune, squeeze, without_filters
     from archsim.training.repair import adapt_batch_norm, with_gains
     from archsim.training.technology import Technology, WeightNoise
 
@@ -20,32 +22,50 @@ __all__ = [
     "Net",
     "Neuron",
     "Recipe",
+    "Squeezed",
     "Technology",
     "WeightNoise",
     "Weighted",
     "accuracy",
     "adapt_batch_norm",
+    "arrangement",
+    "constrain",
     "convert",
     "export_nir",
+    "footprint",
+    "kept",
+    "prune",
     "random_weight",
+    "squeeze",
+    "sweep_cut_offs",
     "train",
     "with_gains",
+    "without_filters",
 ]
 
 _HOMES = {
     "Net": "net",
     "Neuron": "net",
     "Recipe": "fitting",
+    "Squeezed": "pruning",
     "Technology": "technology",
     "WeightNoise": "technology",
     "Weighted": "net",
     "accuracy": "fitting",
     "adapt_batch_norm": "repair",
+    "arrangement": "pruning",
+    "constrain": "constraint",
     "convert": "conversion",
     "export_nir": "export",
+    "footprint": "pruning",
+    "kept": "pruning",
+    "prune": "pruning",
     "random_weight": "net",
+    "squeeze": "pruning",
+    "sweep_cut_offs": "constraint",
     "train": "fitting",
     "with_gains": "repair",
+    "without_filters": "pruning",
 }
 """Module of every public name."""
 

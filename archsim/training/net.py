@@ -142,6 +142,19 @@ def random_weight(shape: Sequence[int], spread: float = 2.0**0.5) -> Tensor:
     return torch.randn(tuple(shape)) * spread / math.sqrt(math.prod(shape[1:]))
 
 
+def unrolled(weight: Tensor) -> Tensor:
+    """Weights as rows and columns of a crossbar, (row, col): kernel position by position, channels within."""
+    return weight.T if weight.ndim == 2 else weight.permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def rolled(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    """The reverse of `unrolled`, for weights of a shape."""
+    if len(shape) == 2:
+        return matrix.T
+    outputs, inputs, height, width = shape
+    return matrix.reshape(height, width, inputs, outputs).permute(3, 2, 0, 1)
+
+
 class Net(nn.Module):
     """Weighted layers in a chain; the last is a readout that accumulates its sums and never fires.
 

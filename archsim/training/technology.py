@@ -24,7 +24,7 @@ from archsim.analog.wires import effective_conductance
 from archsim.errors import ConfigError
 from archsim.hardware.devices import PRESETS, DevicePhysics
 from archsim.hardware.models import Hardware
-from archsim.training.net import Cells, Weighted
+from archsim.training.net import Cells, Weighted, rolled, unrolled
 from archsim.training.surrogate import straight_through
 from archsim.units import ceil_div
 
@@ -97,24 +97,25 @@ class Technology:
             name: Stream of the layer's random draws.
             chip: Which chip.
         """
-        matrices = self.unrolled(layer.weight)
-        found, variance = self.effective(matrices, layer.full_scale, name, chip)
-        weight = _rolled(found, layer.weight.shape)
+        matrix, shape = unrolled(layer.weight), layer.weight.shape
+        n_parts = shape[2:].numel() if self.layout == "kernel_position" else 1
+        found, variance = self.effective(matrix.unflatten(0, (n_parts, -1)), layer.full_scale, name, chip)
+        weight = rolled(found.flatten(0, 1), shape)
         if self.gradient == "straight_through":
             weight = straight_through(layer.weight, weight)
-        return Cells(weight, None if variance is None else _rolled(variance, layer.weight.shape))
-
-    def unrolled(self, weight: Tensor) -> Tensor:
-        """Weights as crossbars have them, shape (part, row, col): one part, or one per kernel position."""
-        if weight.ndim == 2:
-            return weight.T.unsqueeze(0)
-        by_position = weight.permute(2, 3, 1, 0).flatten(0, 1)
-        return by_position if self.layout == "kernel_position" else by_position.flatten(0, 1).unsqueeze(0)
+        return Cells(weight, None if variance is None else rolled(variance.flatten(0, 1), shape))
 
     def effective(
         self, matrices: Tensor, full_scale: float | None, name: str, chip: ChipSeed
     ) -> tuple[Tensor, Tensor | None]:
-        """Effective matrices, and the variance that read noise adds per driven row, both of the shape of `matrices`."""
+        """Effective matrices, and the variance that read noise adds per driven row, both shaped like `matrices`.
+
+        Args:
+            matrices: Weights that are cut into crossbars each on its own, shape (part, row, col).
+            full_scale: Weight of the on conductance; None: the largest.
+            name: Stream of the draws.
+            chip: Which chip.
+        """
         scale = matrices.detach().abs().max().clamp(min=1e-12) if full_scale is None else full_scale
         shape = matrices.shape[-2:]
         g = self.conductances(matrices / scale, name, chip)
@@ -142,12 +143,14 @@ class Technology:
             g = straight_through(wanted(levels, 1, self.device), g)
         return g if self.unused_cells == "g_min" else g * self._signs(used, used)
 
-    def nf(self, layer: Weighted, name: str = "layer", chip: ChipSeed | None = None) -> float:
-        """Non-ideality factor of a layer: the share of their current that columns lose, all rows driven, mean."""
-        scale = float(layer.weight.detach().abs().max()) if layer.full_scale is None else layer.full_scale
+    def shortfalls(self, shares: Tensor, name: str, chip: ChipSeed) -> Tensor:
+        """Share of its current that every column loses with all rows driven; arguments as for `conductances`.
+
+        Its mean is the non-ideality factor, NF.
+        """
         with torch.no_grad():
-            g = self.conductances(self.unrolled(layer.weight) / scale, name, ChipSeed() if chip is None else chip)
-            return float((1.0 - self._solved(g).sum(-2) / g.sum(-2)).mean())
+            g = self.conductances(shares, name, chip)
+            return (1.0 - self._solved(g).sum(-2) / g.sum(-2)).flatten()
 
     def _solved(self, g: Tensor) -> Tensor:
         """Effective conductances in siemens."""
@@ -216,11 +219,3 @@ class WeightNoise:
         """Noisy weights of a layer."""
         noise = torch.randn(layer.weight.shape, generator=chip.generator(name, "weight noise"))
         return Cells(layer.weight + self.sigma_rel * layer.weight.detach().abs().max() * noise)
-
-
-def _rolled(matrices: Tensor, shape: torch.Size) -> Tensor:
-    """Matrices of shape (part, row, col) as weights of a shape (out, in) or (out, in, kernel_h, kernel_w)."""
-    if len(shape) == 2:
-        return matrices[0].T
-    outputs, inputs, height, width = shape
-    return matrices.reshape(height, width, inputs, outputs).permute(3, 2, 0, 1)
