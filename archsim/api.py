@@ -163,14 +163,27 @@ def repeat_run(result: Result, progress: Progress | None = None) -> Result:
 
 
 def explain(result: Result, progress: Progress | None = None) -> None:
-    """Find out what limits a run, or a loaded one, which is repeated first, and keep it in `result.changes`.
+    """Find out what limits a run, or a loaded one, which is repeated first, and how efficient it is.
 
-    `findings`, `write_report` and `write_explanation` then tell it.
+    What it finds is kept in `result.changes` and `result.efficiency`; `findings`, `write_report` and
+    `write_explanation` tell it.
 
     Raises:
         ConfigError: As `repeat_run` and `what_if`.
     """
-    result.changes = what_if(repeat_run(result, progress), progress=progress)
+    from archsim.analysis.efficiency import efficiency
+
+    repeated = repeat_run(result, progress)
+    result.changes = what_if(repeated, progress=progress)
+    result.efficiency = efficiency(repeated)
+
+
+def explanation(result: Result) -> dict[str, Any]:
+    """What `explain` found as one document: `findings`, `efficiency`, `neurobench` (metrics by NeuroBench's names)."""
+    from archsim.analysis.efficiency import neurobench
+
+    found = {"findings": findings(result), "efficiency": result.efficiency, "neurobench": neurobench(result.summary)}
+    return {"format_version": FORMAT_VERSION, **found}
 
 
 def write_explanation(result: Result, path: str | Path) -> None:
@@ -185,7 +198,8 @@ def write_explanation(result: Result, path: str | Path) -> None:
     def write(folder: Path) -> None:
         if result.changes is not None:
             result.changes.to_csv(folder / CHANGES, index=False, lineterminator="\n")
-            write_json(folder / FINDINGS, {"format_version": FORMAT_VERSION, "findings": findings(result)})
+        if result.changes is not None or result.efficiency is not None:
+            write_json(folder / FINDINGS, explanation(result))
         for name in ("report.html", "report.md"):
             write_report(result, folder / name)
 

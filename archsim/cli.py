@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run")
     report.add_argument("--redraw", action="store_true", help="write the reports again from what the folder holds")
-    report.add_argument("--json", action="store_true", help="print the findings as JSON only")
+    report.add_argument("--json", action="store_true", help="print what was found as JSON only")
     report.set_defaults(command=_report)
 
     describe = commands.add_parser("describe", help="check the files; show hierarchy, area, costs and mapping")
@@ -209,7 +209,7 @@ def _report(options: argparse.Namespace) -> int:
             with _Progress(enabled=not options.json) as progress:
                 api.explain(result, progress.update)
         api.write_explanation(result, folder)
-        found.append({"folder": str(folder), "findings": api.findings(result)})
+        found.append({"folder": str(folder), **api.explanation(result)})
         if not options.json:
             for sentence in sentences(result):
                 print(sentence)

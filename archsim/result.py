@@ -64,6 +64,8 @@ class Result:
     """Mapping, workload and activity of the run (`archsim.engine.simulation.Origin`); None in loaded results."""
     changes: pd.DataFrame | None = None
     """What changes of the chip would do, once `archsim.what_if` was asked."""
+    efficiency: dict[str, Any] | None = None
+    """The usual estimate and an ANN beside the run (`archsim.analysis.efficiency`), once that was asked."""
 
     @cached_property
     def config(self) -> str:
@@ -174,6 +176,7 @@ class Result:
                 **{name: partial(_read_table, folder / f"{name}.csv") for name in LATER_TABLES},
             ),
             changes=_read_table(folder / CHANGES),
+            efficiency=_read_efficiency(folder / FINDINGS),
         )
 
 
@@ -238,6 +241,16 @@ def _read_paths(path: Path) -> pd.DataFrame | None:
     import pyarrow.parquet as pq
 
     return pq.read_table(path).to_pandas() if path.exists() else None
+
+
+def _read_efficiency(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["efficiency"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ConfigError(f"{path}: not findings of archsim ({err}). Delete it and run archsim report.") from err
+    return dict(found) if found else None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -131,7 +131,7 @@ def test_a_library_of_another_node_is_refused():
             "costs: imc-32nm",
             "costs: imc-7nm",
             "costs is 'imc-7nm'; there is no imc-7nm.yaml beside the hardware file; "
-            "shipped are imc-32nm, isaac-32nm, spikesim-65nm, spikesim-sram-65nm",
+            "shipped are arithmetic-45nm, imc-32nm, isaac-32nm, sata-training-65nm, spikesim-65nm, spikesim-sram-65nm",
         ),
         ("node_nm: 32", "node_nm: 28", "node_nm is 28; cost library 'imc-32nm' is for 32; they must be equal"),
         (

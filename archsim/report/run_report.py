@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archsim.errors import ConfigError
-from archsim.report import energy_sections, text_sections, time_sections, why_section
+from archsim.report import efficiency_section, energy_sections, text_sections, time_sections, why_section
 from archsim.report.html import render_html
 from archsim.report.markdown import render_markdown
 from archsim.report.page import Page
@@ -20,6 +20,7 @@ SECTIONS = (
     energy_sections.energy_by_kind,
     time_sections.latency_by_layer,
     energy_sections.movement,
+    efficiency_section.efficiency,
     time_sections.states,
     text_sections.components,
     text_sections.layers,
