@@ -19,7 +19,8 @@ from archsim.analysis.critical_path import co_critical, latency_stack
 from archsim.components.netlist import UNBOUNDED, LineBuffer, Netlist, Target, Wire
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import compiled_execution, simpy_execution
-from archsim.engine.critical_path import COLUMNS, Path, Point, Walk
+from archsim.engine.critical_path import COLUMNS, Walk
+from archsim.engine.path import Path, Point
 from archsim.engine.simulation import sample_latencies_ps, simulate_activity
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import ARBITER, CAUSES, CREDIT, DATA, SERVER
@@ -33,9 +34,12 @@ def found(netlist: Netlist) -> list[tuple[str, int, int, str, str]]:
     """The path to the last leave of a netlist: component, start, duration, cause, what else binds."""
     trace = simpy_execution.execute(netlist)
     last = max(range(len(trace.lanes)), key=lambda number: trace.lanes[number].leave_ps.max())
-    path = Walk(netlist, trace).back(Point(last, netlist.lanes()[last].n_tokens - 1, True), 0)
-    parts = reversed(path.segments)
-    return [(part.component, part.start_ps, part.duration_ps, CAUSES[part.cause], part.co_component) for part in parts]
+    walk = Walk(netlist, trace)
+    path = walk.back(Point(last, netlist.lanes()[last].n_tokens - 1, True), 0).segments(walk.names)
+    path["cause"] = [CAUSES[code] for code in path["cause"]]
+    return list(
+        path[["component", "start_ps", "duration_ps", "cause", "co_component"]].itertuples(index=False, name=None)
+    )
 
 
 # By hand
@@ -211,11 +215,12 @@ def faults(netlist: Netlist, trace: ExecutionTrace, path: Path, until_ps: int) -
         rule = next((cause for cause in (DATA, CREDIT, SERVER) if tight.get(cause)), None)
         if late or origin not in tight[rule] or rule != (SERVER if logged == ARBITER else logged):
             wrong.append((point, origin, now, logged))
-    ends = [part.start_ps + part.duration_ps for part in path.segments]
-    wrong += [end for end, after in zip(ends[1:], path.segments, strict=False) if end != after.start_ps]
+    segments = path.segments(Walk(netlist, trace).names)
+    ends = (segments["start_ps"] + segments["duration_ps"]).tolist()
+    wrong += [end for end, after in zip(ends, segments["start_ps"][1:], strict=False) if end != after]
     first = path.points[0]
     length = int(trace.lanes[first.lane].leave_ps[first.token]) - until_ps
-    return wrong + ["sum"] * (sum(part.duration_ps for part in path.segments) != max(length, 0))
+    return wrong + ["sum"] * (int(segments["duration_ps"].sum()) != max(length, 0))
 
 
 def paths_are_explained(netlist: Netlist, trace: ExecutionTrace) -> None:
@@ -259,8 +264,9 @@ def run_and_path(services: list[list[int]], depths: list[int]) -> tuple[int, set
     netlist = pipeline(services, depths)
     trace = simpy_execution.execute(netlist)
     last = Point(len(services) - 1, len(services[0]) - 1, True)
-    segments = Walk(netlist, trace).back(last, 0).segments
-    return trace.end_ps, {(part.lane, part.token) for part in segments}
+    walk = Walk(netlist, trace)
+    segments = walk.back(last, 0).segments(walk.names)
+    return trace.end_ps, set(zip(segments["lane"].tolist(), segments["token"].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -307,7 +313,7 @@ def test_paths_through_written_crossbars_are_explained_and_sum_to_the_latency(sc
     walk = Walk(each.netlist, each.trace)
     paths = [walk.path(sample) for sample in range(2)]
     assert [faults(each.netlist, each.trace, path, walk.injection_ps(n)) for n, path in enumerate(paths)] == [[], []]
-    sums = [sum(part.duration_ps for part in path.segments) for path in paths]
+    sums = [path.segments(walk.names)["duration_ps"].sum() for path in paths]
     assert sums == sample_latencies_ps(each.log, 2).tolist()
 
 

@@ -59,5 +59,9 @@ def priced_action(
 
 
 def _per_token(values: ArrayLike, n_tokens: int, dtype: type) -> np.ndarray:
+    """One value per token; where all are equal, one value is stored."""
     array: np.ndarray = np.asarray(values, dtype)
-    return constant(array.item(), n_tokens, dtype) if array.ndim == 0 else array
+    if array.ndim == 0:
+        return constant(array.item(), n_tokens, dtype)
+    is_constant = len(array) > 0 and array[0] == array[-1] and bool((array == array[0]).all())
+    return constant(array[0].item(), n_tokens, dtype) if is_constant else array

@@ -12,37 +12,25 @@ passes, whose order is looked up once).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from archsim.components.netlist import UNBOUNDED, Lane, LineBuffer, Netlist, Server, Target, Wire
 from archsim.components.trace import ExecutionTrace, LaneTrace
+from archsim.engine.lane_times import NOBODY, LaneTimes
+from archsim.engine.path import DELAY, NOT_TIED, Parts, Path, Point
 from archsim.errors import SimulationError
-from archsim.eventlog import CAUSES, CREDIT, DATA
+from archsim.eventlog import CAUSES, CREDIT
 from archsim.units import format_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DELAY = "delay"
-"""Action of a segment in which nobody serves: a token is on a wire or in a router's pipeline."""
-
 COLUMNS = ("sample", "component", "action", "layer", "timestep", "cause", "start_ps", "duration_ps", "co_component")
 
 _DATA_RANK, _CREDIT_RANK, _SERVER_RANK = range(3)
-
-_NOBODY = 1 << 30
-"""Component of a lane without actions, which only passes requests on; behind all others in a tie."""
-
-
-class Point(NamedTuple):
-    """The start or the leave of a service."""
-
-    lane: int
-    token: int
-    is_leave: bool
 
 
 class Edge(NamedTuple):
@@ -52,22 +40,8 @@ class Edge(NamedTuple):
     component: int
     token: int
     origin: Point
-    segments: tuple[tuple[str, str, int], ...] = ()
-    """Component, action and duration of what lies between the origin and the point, in order of time."""
-
-
-class Segment(NamedTuple):
-    """A part of a path; `lane` and `token` say whose service or delay it is."""
-
-    component: str
-    action: str
-    lane: int
-    token: int
-    cause: int
-    start_ps: int
-    duration_ps: int
-    co_component: str
-    """A part that had to end at the same instant as this segment; empty if there was none."""
+    segments: Parts = ()
+    """What lies between the origin and the point."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +70,6 @@ class _Uses:
         return [Point(int(self.lane[at]), int(self.token[at]), by_leave) for at in range(first, end)]
 
 
-@dataclass
-class Path:
-    """A walk from a departure back to the injection: points and segments, latest first."""
-
-    points: list[Point] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-
-
 def path_table(netlist: Netlist, trace: ExecutionTrace, n_samples: int) -> pd.DataFrame:
     """Critical paths of all samples, each in order of time.
 
@@ -114,23 +80,29 @@ def path_table(netlist: Netlist, trace: ExecutionTrace, n_samples: int) -> pd.Da
     import pandas as pd  # heavy, loaded with the first table
 
     walk = Walk(netlist, trace)
-    rows: list[tuple[object, ...]] = []
-    for sample in range(n_samples):
-        for part in reversed(walk.path(sample).segments):
-            lane = walk.lanes[part.lane]
-            cause = CAUSES[part.cause]
-            names = (sample, part.component, part.action, lane.layer, timestep_of(lane, part.token), cause)
-            rows.append((*names, part.start_ps, part.duration_ps, part.co_component))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name in ("component", "action", "layer", "cause", "co_component"):
-        frame[name] = frame[name].astype(str)
-    return frame.astype({name: np.int64 for name in ("sample", "timestep", "start_ps", "duration_ps")})
+    return pd.concat([_frame(walk, sample) for sample in range(n_samples)], ignore_index=True)
 
 
-def timestep_of(lane: Lane, token: int) -> int:
-    """Timestep to which a token of a lane belongs."""
-    label = token if lane.labels is None else int(lane.labels[token])
-    return lane.steps[0] + label // lane.positions % lane.steps[1]
+def _frame(walk: Walk, sample: int) -> pd.DataFrame:
+    import pandas as pd  # heavy, loaded with the first table
+
+    found = walk.path(sample).segments(walk.names)
+    lanes, tokens, timestep = found["lane"].to_numpy(), found["token"].to_numpy(), np.zeros(len(found), np.int64)
+    used, which = np.unique(lanes, return_inverse=True)
+    for index, number in enumerate(used.tolist()):
+        mine = which == index
+        timestep[mine] = timesteps_of(walk.lanes[number], tokens[mine])
+    layers = np.array([walk.lanes[number].layer for number in used.tolist()], object)
+    found["sample"], found["timestep"] = sample, timestep
+    found["layer"] = pd.Series(layers[which], dtype="str")
+    found["cause"] = pd.Series(np.array(CAUSES, object)[found["cause"]], dtype="str")
+    return found[list(COLUMNS)]
+
+
+def timesteps_of(lane: Lane, tokens: np.ndarray) -> np.ndarray:
+    """Timesteps to which tokens of a lane belong."""
+    labels = tokens if lane.labels is None else lane.labels[tokens]
+    return lane.steps[0] + labels // lane.positions % lane.steps[1]
 
 
 class Walk:
@@ -139,35 +111,44 @@ class Walk:
     def __init__(self, netlist: Netlist, trace: ExecutionTrace) -> None:
         self.netlist = netlist
         self.lanes = netlist.lanes()
-        self.times = trace.lanes
+        self.trace = trace
         self._servers = [server for server in netlist.servers for _ in server.lanes]
-        self._fed: dict[Target, tuple[int, Wire | None]] = {}
+        self._first: dict[int, int] = {}
+        self._fed: dict[tuple[int, int], tuple[int, Wire | None]] = {}
         self._takers: dict[int, int] = {}
         self._readers: dict[int, list[int]] = {}
         self._codes = {part.path: code for code, part in enumerate(netlist.components)}
         for number, lane in enumerate(self.lanes):
+            self._first.setdefault(id(self._servers[number]), number)
             if lane.output is not None:
-                self._fed[Target("channel", lane.output)] = number, None
+                self._fed[lane.output, _CHANNEL] = number, None
             for wire in lane.wires:
-                self._fed[wire.target] = number, wire
+                self._fed[_key(wire.target)] = number, wire
             for channel in lane.inputs:
                 self._takers[channel] = number
             if lane.reader:
                 self._readers.setdefault(lane.reader[0], []).append(number)
             for action in lane.actions:
                 self._codes.setdefault(action.component, len(self._codes))
-        self._sent: dict[int, np.ndarray] = {}
+        self._times: dict[int, LaneTimes] = {}
         self._last_use: dict[int, np.ndarray] = {}
         self._ends: dict[int, np.ndarray] = {}
         self._link_uses: dict[tuple[int, bool], _Uses] = {}
-        self._names = list(self._codes)
+        self.names = list(self._codes)
+        """Components by their numbers."""
+
+    def times(self, number: int) -> LaneTimes:
+        """Times of a lane."""
+        if number not in self._times:
+            self._times[number] = LaneTimes(self.lanes[number], self.trace.lanes[number], self._codes)
+        return self._times[number]
 
     def injection_ps(self, sample: int) -> int:
         """When the first input of a sample was served."""
         starts = []
         for number in self._numbers(self.netlist.input_lanes):
             first, end = tokens_of(self.lanes[number], sample)
-            starts += [int(self.times[number].start_ps[first])] if end > first else []
+            starts += [self.times(number).start_ps[first]] if end > first else []
         return min(starts)
 
     def departure(self, sample: int) -> Point:
@@ -176,8 +157,8 @@ class Walk:
         for number in self._numbers(self.netlist.output_lanes):
             first, end = tokens_of(self.lanes[number], sample)
             if end > first:
-                leave_ps = int(self.times[number].leave_ps[end - 1])
-                found.append((-leave_ps, self._code(number), end - 1, number))
+                times = self.times(number)
+                found.append((-times.leave_ps[end - 1], times.first_component, end - 1, number))
         _, _, token, number = min(found)
         return Point(number, token, True)
 
@@ -191,7 +172,7 @@ class Walk:
 
     def back(self, point: Point, until_ps: int) -> Path:
         """Walk from a point back to a time; the segment that holds that time is clipped."""
-        path, tied = Path([point]), ""
+        path, tied = Path(point, until_ps), NOT_TIED
         now_ps = self._time_ps(point)
         while now_ps > until_ps:
             edges = self.edges(point)
@@ -201,55 +182,50 @@ class Walk:
                     f"{'leaves' if point.is_leave else 'starts'} at {format_time(now_ps)} without a cause"
                 )
             edge = edges[0]
-            others = (each.component for each in edges[1:] if each.component not in (edge.component, _NOBODY))
-            tied = tied or next((self._names[component] for component in others), "")
-            origin = edge.origin
-            cause = int(self.times[origin.lane].start_cause[origin.token])
-            for component, action, duration_ps in reversed(edge.segments):
-                if duration_ps and now_ps > until_ps:
-                    start_ps = max(now_ps - duration_ps, until_ps)
-                    co_component = tied if tied != component else ""
-                    why = DATA if action == DELAY else cause
-                    path.segments.append(
-                        Segment(component, action, *origin[:2], why, start_ps, now_ps - start_ps, co_component)
-                    )
-                    now_ps, tied = start_ps, ""
-            point = origin
-            path.points.append(point)
+            if len(edges) > 1 and tied == NOT_TIED:
+                others = (each.component for each in edges if each.component not in (edge.component, NOBODY))
+                tied = next(others, NOT_TIED)
+            point = edge.origin
+            path.add(point, edge.segments, now_ps, self.times(point.lane).cause[point.token], tied)
+            then_ps = max(self._time_ps(point), until_ps)
+            if then_ps < now_ps:
+                now_ps, tied = then_ps, NOT_TIED
         return path
 
     def edges(self, point: Point) -> list[Edge]:
         """What a point waited for to its last moment, by the rule for ties."""
-        return sorted(self._of_leave(point) if point.is_leave else self._of_start(point))
+        found = list(self._of_leave(point) if point.is_leave else self._of_start(point))
+        return sorted(found) if len(found) > 1 else found
 
     def _of_leave(self, point: Point) -> Iterator[Edge]:
         """A service's own end, and for a private server the slot behind it."""
-        lane, times, token = self.lanes[point.lane], self.times[point.lane], point.token
-        leave_ps = int(times.leave_ps[token])
-        if self._servers[point.lane].policy == "private" and lane.output is not None:
-            number = self._output_number(point)
+        times, token = self.times(point.lane), point.token
+        leave_ps, output = times.leave_ps[token], times.lane.output
+        if output is not None and self._servers[point.lane].policy == "private":
+            number = times.output_number(token)
             if number is not None:
-                yield from self._slots(Target("channel", lane.output), number, number, leave_ps)
-        parts = self._actions(lane, token, len(lane.actions))
-        if int(times.start_ps[token]) + sum(part[2] for part in parts) == leave_ps:
-            yield Edge(_SERVER_RANK, self._code_of(parts), token, Point(point.lane, token, False), parts)
+                yield from self._slots(Target("channel", output), number, number, leave_ps)
+        parts = times.parts(token)
+        if times.start_ps[token] + parts.duration_ps == leave_ps:
+            yield Edge(_SERVER_RANK, parts.component, token, Point(point.lane, token, False), parts.segments)
 
     def _of_start(self, point: Point) -> Iterator[Edge]:
-        lane, token = self.lanes[point.lane], point.token
-        start_ps = int(self.times[point.lane].start_ps[token])
-        number = self._input_number(point)
+        times, token = self.times(point.lane), point.token
+        lane, start_ps = times.lane, times.start_ps[token]
+        number = times.input_number(token)
         if number is not None:
             for channel in lane.inputs:
-                yield from self._arrivals(Target("channel", channel), number, start_ps)
+                yield from self._arrivals((channel, _CHANNEL), number, start_ps)
         if lane.reader:
             yield from self._completions(lane.reader[0], token, start_ps)
-        if token and int(self.times[point.lane].leave_ps[token - 1]) == start_ps:
+        if token and times.leave_ps[token - 1] == start_ps:
             yield self._end(Point(point.lane, token - 1, True))
         if self._servers[point.lane].policy == "private":
             return
         if lane.passage is not None:
             yield from self._links(point, start_ps)
-        number = self._output_number(point) if lane.takes is None else number
+        if lane.takes is None:
+            number = times.output_number(token)
         if number is not None:
             position = number if lane.sent_positions is None else int(lane.sent_positions[number])
             for target in lane.reserves:
@@ -278,10 +254,10 @@ class Walk:
             for before in uses.at(at_ps - turn_ps, by_leave=True) if is_head and turn_ps else ():
                 if self._is_tail(before):
                     yield self._end(before)._replace(segments=((component, DELAY, turn_ps),))
-        if int(self.times[point.lane].start_cause[point.token]) == CREDIT and link.depth != UNBOUNDED:
+        if self.times(point.lane).cause[point.token] == CREDIT and link.depth != UNBOUNDED:
             for taker in self._uses_of_link(passage.exit, False).at(at_ps - link.credit_ps, by_leave=False):
                 credit = ((component, DELAY, link.credit_ps),)
-                yield Edge(_CREDIT_RANK, self._code(taker.lane), taker.token, taker, credit)
+                yield Edge(_CREDIT_RANK, self.times(taker.lane).first_component, taker.token, taker, credit)
 
     def _is_tail(self, point: Point) -> bool:
         passage = self.lanes[point.lane].passage
@@ -295,35 +271,25 @@ class Walk:
                 for number, lane in enumerate(self.lanes)
                 if lane.passage and (lane.passage.exit if is_exit else lane.passage.entry) == link
             ]
-            self._link_uses[link, is_exit] = _Uses.of(numbers, self.times)
+            self._link_uses[link, is_exit] = _Uses.of(numbers, self.trace.lanes)
         return self._link_uses[link, is_exit]
-
-    def _input_number(self, point: Point) -> int | None:
-        """Which token of its inputs a service takes; None if it takes none."""
-        takes = self.lanes[point.lane].takes
-        if takes is None:
-            return point.token
-        return int(np.count_nonzero(takes[: point.token])) if takes[point.token] else None
 
     def _end(self, before: Point) -> Edge:
         """The server was busy until the leave of a service before."""
-        lane = self.lanes[before.lane]
-        code = self._code_of(self._actions(lane, before.token, len(lane.actions)))
-        return Edge(_SERVER_RANK, code, before.token, before)
+        return Edge(_SERVER_RANK, self.times(before.lane).parts(before.token).component, before.token, before)
 
-    def _arrivals(self, target: Target, number: int, at_ps: int) -> Iterator[Edge]:
+    def _arrivals(self, place: tuple[int, int], number: int, at_ps: int) -> Iterator[Edge]:
         """What came into a channel or line buffer as its `number`-th token, if it came at that time."""
-        feeder, wire = self._fed[target]
-        token = self._token_sent(feeder, number)
-        times, lane = self.times[feeder], self.lanes[feeder]
+        feeder, wire = self._fed[place]
+        times = self.times(feeder)
+        token = times.token_sent(number)
         if wire is None:
-            if int(times.leave_ps[token]) == at_ps:
-                code = self._code_of(self._actions(lane, token, len(lane.actions)))
-                yield Edge(_DATA_RANK, code, token, Point(feeder, token, True))
+            if times.leave_ps[token] == at_ps:
+                yield Edge(_DATA_RANK, times.parts(token).component, token, Point(feeder, token, True))
             return
         delay_ps = int(wire.delay_ps[number]) if isinstance(wire.delay_ps, np.ndarray) else wire.delay_ps
-        if int(times.start_ps[token]) + delay_ps == at_ps:
-            component = lane.actions[0].component
+        if times.start_ps[token] + delay_ps == at_ps:
+            component = times.lane.actions[0].component
             travel = ((component, DELAY, delay_ps),)
             yield Edge(_DATA_RANK, self._codes[component], token, Point(feeder, token, False), travel)
 
@@ -340,7 +306,7 @@ class Walk:
         by_first_delivery = max(numbers) < 0  # what nobody delivers is there when anything is
         for source, number in enumerate(numbers):
             if number >= 0 or by_first_delivery:
-                yield from self._arrivals(Target("buffer", index, source), max(number, 0), at_ps)
+                yield from self._arrivals((index, source), max(number, 0), at_ps)
 
     def _slots(self, target: Target, number: int, position: int, at_ps: int) -> Iterator[Edge]:
         """Who gave free, at that time, the slot that the `number`-th output took."""
@@ -350,11 +316,11 @@ class Walk:
         capacity = self.netlist.channels[target.index].capacity
         if capacity == UNBOUNDED or number < capacity:
             return
-        taker, token = self._takers[target.index], number - capacity
-        if (takes := self.lanes[taker].takes) is not None:
-            token = int(np.flatnonzero(takes)[token])
-        if int(self.times[taker].start_ps[token]) == at_ps:
-            yield Edge(_CREDIT_RANK, self._code(taker), token, Point(taker, token, False))
+        taker = self._takers[target.index]
+        times = self.times(taker)
+        token = times.taker(number - capacity)
+        if times.start_ps[token] == at_ps:
+            yield Edge(_CREDIT_RANK, times.first_component, token, Point(taker, token, False))
 
     def _released(self, index: int, position: int, at_ps: int) -> Iterator[Edge]:
         """Readers that fetched the last token that needs what `position` took the place of."""
@@ -363,10 +329,10 @@ class Walk:
             return
         token = int(self._uses(index, buffer)[position - buffer.capacity])
         for reader in self._readers[index]:
-            lane = self.lanes[reader]
-            fetch = self._actions(lane, token, lane.release_after)
-            if int(self.times[reader].start_ps[token]) + sum(part[2] for part in fetch) == at_ps:
-                yield Edge(_CREDIT_RANK, self._code(reader), token, Point(reader, token, False), fetch)
+            times = self.times(reader)
+            fetch = times.parts(token, times.lane.release_after)
+            if times.start_ps[token] + fetch.duration_ps == at_ps:
+                yield Edge(_CREDIT_RANK, times.first_component, token, Point(reader, token, False), fetch.segments)
 
     def _uses(self, index: int, buffer: LineBuffer) -> np.ndarray:
         if index not in self._last_use:
@@ -383,9 +349,10 @@ class Walk:
 
     def _ends_of(self, server: Server) -> np.ndarray:
         """Leave, lane and token of a shared server's services that took time, in order of their leaves."""
+        first = self._first[id(server)]
         leaves, lanes, tokens = [], [], []
-        for number in self._numbers(server.lanes):
-            times = self.times[number]
+        for number in range(first, first + len(server.lanes)):
+            times = self.trace.lanes[number]
             lasting = np.flatnonzero(times.leave_ps > times.start_ps)
             leaves.append(times.leave_ps[lasting])
             lanes.append(np.full(len(lasting), number))
@@ -393,44 +360,21 @@ class Walk:
         ends = np.stack([np.concatenate(parts) for parts in (leaves, lanes, tokens)])
         return ends[:, np.argsort(ends[0], kind="stable")]
 
-    def _output_number(self, point: Point) -> int | None:
-        """How many tokens of the lane left before this one; None if this one produces nothing."""
-        emit = self.lanes[point.lane].emit
-        if emit is None:
-            return point.token
-        return int(np.searchsorted(self._tokens_sent(point.lane), point.token)) if emit[point.token] else None
-
-    def _token_sent(self, lane: int, number: int) -> int:
-        return number if self.lanes[lane].emit is None else int(self._tokens_sent(lane)[number])
-
-    def _tokens_sent(self, lane: int) -> np.ndarray:
-        if lane not in self._sent:
-            emit = self.lanes[lane].emit
-            assert emit is not None, "asked for lanes with a mask only"
-            self._sent[lane] = np.flatnonzero(emit)
-        return self._sent[lane]
-
-    def _actions(self, lane: Lane, token: int, n_actions: int) -> tuple[tuple[str, str, int], ...]:
-        """Component, name and duration of the first actions of a service."""
-        return tuple(
-            (action.component, action.name, int(action.duration_ps[token])) for action in lane.actions[:n_actions]
-        )
-
-    def _code_of(self, parts: tuple[tuple[str, str, int], ...]) -> int:
-        """Number of the component that is at work when a service ends."""
-        working = [name for name, _, duration_ps in parts if duration_ps] or [name for name, _, _ in parts[-1:]]
-        return self._codes[working[-1]] if working else _NOBODY
-
-    def _code(self, lane: int) -> int:
-        return self._code_of(self._actions(self.lanes[lane], 0, 1))
-
     def _numbers(self, lanes: list[Lane]) -> list[int]:
         wanted = set(map(id, lanes))
         return [number for number, lane in enumerate(self.lanes) if id(lane) in wanted]
 
     def _time_ps(self, point: Point) -> int:
-        times = self.times[point.lane]
-        return int((times.leave_ps if point.is_leave else times.start_ps)[point.token])
+        times = self.times(point.lane)
+        return (times.leave_ps if point.is_leave else times.start_ps)[point.token]
+
+
+_CHANNEL = -1
+"""Stands for the source where a place is a channel: tokens come into (channel, -1) or (line buffer, source)."""
+
+
+def _key(target: Target) -> tuple[int, int]:
+    return target.index, target.source if target.kind == "buffer" else _CHANNEL
 
 
 def tokens_of(lane: Lane, sample: int) -> tuple[int, int]:
