@@ -209,8 +209,13 @@ class EventLog:
     def _span(self, component: int) -> slice:
         if isinstance(self.columns, LazyColumns):
             return self.columns.span(component)
-        first, last = np.searchsorted(self.columns["component"], [component, component + 1])
-        return slice(int(first), int(last))
+        return slice(int(self._first_rows[component]), int(self._first_rows[component + 1]))
+
+    @cached_property
+    def _first_rows(self) -> np.ndarray:
+        """First row of every component, and the number of rows; searched for in the column's own type, uncopied."""
+        codes = self.columns["component"]
+        return np.searchsorted(codes, np.arange(len(self.components) + 1, dtype=codes.dtype))
 
     @property
     def is_leakage(self) -> np.ndarray:
