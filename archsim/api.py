@@ -60,6 +60,7 @@ __all__ = [
     "what_if",
     "write_explanation",
     "write_report",
+    "write_timeline",
 ]
 
 WORKLOAD_PREFIX = "workload."
@@ -211,6 +212,16 @@ def write_report(result: Result, path: str | Path) -> None:
     from archsim.report.run_report import write_report as write  # imports jinja2 and pandas
 
     write(result, Path(path))
+
+
+def write_timeline(result: Result, path: str | Path, window: tuple[int, int] | None = None) -> None:
+    """Write what happened in a window (ps) as a trace for ui.perfetto.dev; see `archsim.report.trace_file`.
+
+    The whole run without a window; cut where it would become too large to open.
+    """
+    from archsim.report.trace_file import write_trace
+
+    write_trace(result, Path(path), window)
 
 
 def split_overrides(

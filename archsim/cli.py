@@ -10,8 +10,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HARDWARE = "spikesim-rram-64"
 DEFAULT_WORKLOAD = "digits-cnn"
+WHOLE_RUN = "all"
 RUNS_FOLDER = Path("reports") / "runs"
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", default="auto", help="auto (by size), simpy or compiled")
     run.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
     run.add_argument("--chips", metavar="N", type=int, default=1, help="chips whose accuracy is evaluated")
+    _add_timeline_option(run)
     _add_workload_options(run)
     _add_common_options(run)
     run.set_defaults(command=_run)
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run")
     report.add_argument("--redraw", action="store_true", help="write the reports again from what the folder holds")
+    _add_timeline_option(report)
     report.add_argument("--json", action="store_true", help="print what was found as JSON only")
     report.set_defaults(command=_report)
 
@@ -155,6 +159,16 @@ def _add_workload_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timesteps", metavar="T", type=int, help="timesteps to run")
 
 
+def _add_timeline_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeline",
+        metavar="WINDOW",
+        nargs="?",
+        const=WHOLE_RUN,
+        help="also write timeline.json.gz for ui.perfetto.dev: a window such as 10us:20us, or the run from its start",
+    )
+
+
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
@@ -172,20 +186,24 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from archsim import api
-    from archsim.result import require_writable
+    from archsim.result import TIMELINE, require_writable
 
     hardware, workload = _load(options)
     assert hardware is not None, "run always has a chip"
     assert workload is not None, "run always has a workload"
     target = options.output or _new_run_folder(hardware, workload)
     require_writable(target)
+    window = _window(options)
     began = time.perf_counter()
     with _Progress(enabled=not options.json) as progress:
         result = api.simulate(
             hardware, workload, options.samples, options.seed, options.engine, options.chips, progress.update
         )
     result.wall_clock["command_s"] = round(time.perf_counter() - began, 3)
-    written = result.write(target, {"report.html": lambda path: api.write_report(result, path)})
+    files: dict[str, Callable[[Path], None]] = {"report.html": partial(api.write_report, result)}
+    if options.timeline is not None:
+        files[TIMELINE] = partial(api.write_timeline, result, window=window)
+    written = result.write(target, files)
     if options.json:
         print(json.dumps(result.summary, indent=2))
         return 0
@@ -199,9 +217,10 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from archsim import api
     from archsim.report.why_section import sentences
-    from archsim.result import Result, require_writable
+    from archsim.result import TIMELINE, Result, require_writable
 
     found = []
+    window = _window(options)
     for folder in options.folders:
         result = Result.load(folder)
         require_writable(folder)
@@ -209,6 +228,10 @@ def _report(options: argparse.Namespace) -> int:
             with _Progress(enabled=not options.json) as progress:
                 api.explain(result, progress.update)
         api.write_explanation(result, folder)
+        if options.timeline is not None:
+            # files do not hold how long queues were; a repeated run knows
+            known = result if options.redraw else api.repeat_run(result)
+            api.write_timeline(known, folder / TIMELINE, window)
         found.append({"folder": str(folder), **api.explanation(result)})
         if not options.json:
             for sentence in sentences(result):
@@ -416,6 +439,13 @@ def _load(options: argparse.Namespace) -> tuple[Hardware | None, Workload | None
         seed=seed,
     )
     return hardware, workload
+
+
+def _window(options: argparse.Namespace) -> tuple[int, int] | None:
+    """Window of the timeline that was asked for, in ps; None for all of the run."""
+    from archsim.analysis.timeline import parse_window
+
+    return None if options.timeline in (None, WHOLE_RUN) else parse_window(options.timeline)
 
 
 def _new_run_folder(hardware: Hardware, workload: Workload) -> Path:

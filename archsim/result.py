@@ -20,6 +20,7 @@ from archsim.errors import ConfigError
 from archsim.eventlog import EventLog
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 FORMAT_VERSION = 1
@@ -28,7 +29,8 @@ LATER_TABLES = ("queues", "tiles", "spikes")
 PATHS = "critical_path.parquet"
 CHANGES = "what_if.csv"
 FINDINGS = "findings.json"
-EXPLANATION = (CHANGES, FINDINGS, "report.md")
+TIMELINE = "timeline.json.gz"
+EXPLANATION = (CHANGES, FINDINGS, "report.md", TIMELINE)
 """Files that `archsim report` adds to a run's; those of an earlier run in the folder would be about another chip."""
 
 
@@ -41,6 +43,7 @@ class Later:
     paths: Callable[[], pd.DataFrame | None] = lambda: None
     tiles: Callable[[], pd.DataFrame | None] = lambda: None
     spikes: Callable[[], pd.DataFrame | None] = lambda: None
+    waits: Callable[[], Mapping[str, tuple[np.ndarray, np.ndarray]] | None] = lambda: None
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Result:
     wall_clock: dict[str, Any] = field(default_factory=dict)
     """Facts about the machine and the seconds spent; the only thing that differs between equal runs."""
     later: Later = field(default=Later(lambda: ""), repr=False)
-    """How configuration, queues, paths, tiles and spikes are found when they are first asked for."""
+    """How configuration, queues, paths, tiles, spikes and waits are found when they are asked for."""
     origin: Any = field(default=None, repr=False)
     """Mapping, workload and activity of the run (`archsim.engine.simulation.Origin`); None in loaded results."""
     changes: pd.DataFrame | None = None
@@ -91,6 +94,11 @@ class Result:
     def spikes(self) -> pd.DataFrame | None:
         """Spikes of every layer at every timestep; None in results of an archsim that did not write them."""
         return self.later.spikes()
+
+    @property
+    def waits(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]] | None:
+        """Begin and end of every wait for every component, int64 ps; None in loaded results, whose files lack them."""
+        return self.later.waits()
 
     @property
     def events(self) -> pd.DataFrame:

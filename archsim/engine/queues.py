@@ -28,6 +28,12 @@ def queue_table(netlist: Netlist, trace: ExecutionTrace) -> pd.DataFrame:
     """
     import pandas as pd  # heavy, loaded with the first table
 
+    waits = waits_of(netlist, trace)
+    return pd.DataFrame([_row(name, *found, trace.end_ps) for name, found in waits.items()], columns=_COLUMNS)
+
+
+def waits_of(netlist: Netlist, trace: ExecutionTrace) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Begin and end (int64 ps) of every wait for every component that is waited for, in order of the parts list."""
     paths = {part.path for part in netlist.components}
     waits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     arrivals = _Arrivals(netlist, trace)
@@ -38,9 +44,9 @@ def queue_table(netlist: Netlist, trace: ExecutionTrace) -> pd.DataFrame:
             found = arrivals.waits(lane, times[id(lane)])
             if component is not None:
                 waits.setdefault(component, []).extend(found)
-    rows = [_row(name, *_joined(found), trace.end_ps) for name, found in waits.items() if found]
     order = {part.path: code for code, part in enumerate(netlist.components)}
-    return pd.DataFrame(sorted(rows, key=lambda row: order.get(row["component"], len(order))), columns=_COLUMNS)
+    names = sorted((name for name, found in waits.items() if found), key=lambda name: order.get(name, len(order)))
+    return {name: _joined(waits[name]) for name in names}
 
 
 _COLUMNS = ["component", "n_waits", *(f"wait_{name}_ps" for name in ("mean", "p50", "p95", "max"))]

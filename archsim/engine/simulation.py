@@ -19,7 +19,7 @@ from archsim.engine.critical_path import path_table
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.geometry import is_read_once
 from archsim.engine.log import build_log
-from archsim.engine.queues import queue_table
+from archsim.engine.queues import queue_table, waits_of
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.models import Hardware
@@ -127,6 +127,7 @@ def build_result(
             partial(path_table, netlist, trace, activity.n_samples),
             partial(tables.tile_table, mapping),
             partial(tables.spike_table, mapping, activity),
+            partial(waits_of, netlist, trace),
         ),
         origin=Origin(mapping, workload, activity),
     )
