@@ -163,7 +163,7 @@ def test_many_components_and_layers_stay_below_a_megabyte():
 
 def test_hostile_names_stay_text():
     result = tiny_result((HOSTILE, "$x^2$"), workload=HOSTILE, hardware='" onload="alert(1)')
-    result.config, result.notes = HOSTILE, (HOSTILE,)
+    result.config, result.notes = f'name: "{HOSTILE}"\n', (HOSTILE,)
     parsed = read(render_report(result))
     assert "script" not in parsed.tags
     assert parsed.handlers == []

@@ -11,9 +11,7 @@ from archsim.report import charts
 from archsim.report.charts import OTHER, Bar
 from archsim.report.page import Chart, Section, Table, Text
 from archsim.report.text import (
-    DASH,
     area_scale,
-    bit_scale,
     energy_scale,
     kind_label,
     layer_label,
@@ -24,19 +22,7 @@ from archsim.result import Result
 from archsim.units import format_energy, format_number
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-_CLASSES = ("spikes", "partial_sums", "inputs", "weights", "v_mem")
-_CLASS_LABELS = {"partial_sums": "partial sums", "v_mem": "membrane potentials"}
-_LEVEL_LABELS = {
-    "dram": "DRAM",
-    "global_buffer": "global buffer",
-    "noc": "NoC",
-    "htree": "H-trees",
-    "tile_buffer": "tile buffers",
-    "pe": "PEs",
-    "crossbar": "crossbars",
-}
+    pass
 
 
 def energy_by_layer(result: Result) -> Section:
@@ -130,56 +116,6 @@ def energy_by_kind(result: Result) -> Section:
     return Section("energy_kind", question, (Text(text), Chart(question, tuple(palette.items()), bars, table)))
 
 
-def movement(result: Result) -> Section:
-    """Bits, bit-hops and energy per level and class of data."""
-    frame = breakdown.movement_by_level_and_class(result)
-    total, moved = float(result.summary["energy_pj"]), math.fsum(frame["energy_pj"])
-    scale = energy_scale(list(frame["energy_pj"]))
-    bits, hops = bit_scale(list(frame["bits"])), bit_scale(list(frame["bit_hops"]))
-    cells = tuple(
-        (
-            _level_label(row["level"]),
-            _class_label(row["class"]),
-            format_number(int(row["packets"])),
-            bits.text(row["bits"]),
-            hops.text(row["bit_hops"]),
-            scale.text(row["energy_pj"]),
-            f"{row['energy_pj'] / row['bits']:.3f}" if row["bits"] else DASH,
-            share(row["energy_pj"], total),
-        )
-        for row in frame.to_dict("records")
-    )
-    amounts = (f"bits [{bits.unit}]", f"bit-hops [{hops.unit}]", f"energy [{scale.unit}]")
-    head = ("level", "class", "packets", *amounts, "energy per bit [pJ]", "share of all energy")
-    sums = (bits.text(frame["bits"].sum()), hops.text(frame["bit_hops"].sum()), scale.text(moved))
-    foot = ("sum", "", format_number(int(frame["packets"].sum())), *sums, "", share(moved, total))
-    present = [name for name in dict.fromkeys([*_CLASSES, *frame["class"]]) if (frame["class"] == name).any()]
-    palette = charts.colours(list(dict.fromkeys([*_CLASSES, *present])))
-    levels = frame.groupby("level", sort=False)["energy_pj"].sum()
-    full = float(levels.max()) if len(levels) else 0.0
-    bars = tuple(
-        Bar(
-            _level_label(level),
-            f"{scale.text(energy)} {scale.unit}, {share(energy, total)}",
-            charts.stacked(
-                _class_energies(frame, level),
-                palette.__getitem__,
-                full,
-                _part_tooltip(_level_label(level), _class_label),
-            ),
-        )
-        for level, energy in levels.items()
-    )
-    text = (
-        f"Moving bits takes {format_energy(moved)}, {share(moved, total)} of all energy. A bit-hop is one bit over one "
-        "link or through one port; the energy is that of the service that moves it, without leakage."
-    )
-    table = Table("Data movement by level and class", head, cells, n_text=2, foot=foot)
-    legend = tuple((_class_label(name), palette[name]) for name in present)
-    question = "How much data moves, and at what cost?"
-    return Section("movement", question, (Text(text), Chart(question, legend, bars, table)))
-
-
 def _folded(values: Mapping[str, float], kinds: Sequence[str]) -> dict[str, float]:
     """The values of the kinds that have a colour, and the sum of all others."""
     shown = kinds[: charts.N_COLOURS]
@@ -193,19 +129,6 @@ def _palette(kinds: Sequence[str]) -> dict[str, str]:
 
 def _kind_or_other(kind: str) -> str:
     return OTHER if kind == OTHER else kind_label(kind)
-
-
-def _level_label(level: object) -> str:
-    return _LEVEL_LABELS.get(str(level), plain(level))
-
-
-def _class_label(data_class: object) -> str:
-    return _CLASS_LABELS.get(str(data_class), plain(data_class))
-
-
-def _class_energies(frame: pd.DataFrame, level: object) -> list[tuple[str, float]]:
-    rows = frame[frame["level"] == level]
-    return [(str(name), float(energy)) for name, energy in zip(rows["class"], rows["energy_pj"], strict=True)]
 
 
 def _energy_tooltip(label: str, total: float) -> Callable[[str, float], str]:

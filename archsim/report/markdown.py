@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from archsim.report.page import Bullets, Chart, Code, Figures, Folded, Page, Table, Text
+from archsim.report.page import Bullets, Chart, Code, Figures, Folded, Page, Picture, Table, Text
 
 _MARKUP = re.compile(
     r"[\\`*|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|\](?=[(\[:])"
@@ -56,6 +56,10 @@ def _chart(part: Chart) -> str:
     return _table(Table(part.caption, ("", ""), tuple((bar.label, bar.value) for bar in part.bars), n_text=2))
 
 
+def _picture(part: Picture) -> str:
+    return _table(part.table) if part.table is not None else ""
+
+
 def _code(part: Code) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", part.text)), default=0))
     return f"{fence}{part.language}\n{part.text.rstrip()}\n{fence}"
@@ -84,6 +88,7 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
         (Figures, _figures),
         (Table, _table),
         (Chart, _chart),
+        (Picture, _picture),
         (Code, _code),
         (Folded, _folded),
     )

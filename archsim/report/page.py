@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from archsim.report.charts import Bar, Tick
+from archsim.report.drawing import Shape
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """Rows of bars with a legend as (name, colour class) and perhaps a time axis.
+    """Rows of bars with a legend as (name, colour class) and perhaps an axis with ticks.
 
     In Markdown the table stands for it; without one, the labels and values of the bars do.
     """
@@ -61,7 +62,25 @@ class Chart:
     bars: tuple[Bar, ...]
     table: Table | None = None
     ticks: tuple[Tick, ...] = ()
+    axis: str = "time"
     kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing of a given height in pixels, with its legend, and perhaps the table of its numbers to unfold.
+
+    In Markdown the table stands for it; one without leaves its numbers to the table of the picture below it.
+    """
+
+    caption: str
+    legend: tuple[tuple[str, str], ...]
+    height: int
+    shapes: tuple[Shape, ...]
+    table: Table | None
+    max_width: int | None = None
+    """Pixels that the drawing needs no more than; without, it is as wide as the page."""
+    kind: ClassVar[str] = "picture"
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class Folded:
     kind: ClassVar[str] = "folded"
 
 
-Part = Text | Bullets | Figures | Table | Chart | Code | Folded
+Part = Text | Bullets | Figures | Table | Chart | Picture | Code | Folded
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from archsim.errors import ConfigError
-from archsim.report import efficiency_section, energy_sections, text_sections, time_sections, why_section
+from archsim.report import (
+    activity_sections,
+    balance_sections,
+    efficiency_section,
+    energy_sections,
+    floor_sections,
+    movement_section,
+    roofline_section,
+    text_sections,
+    time_sections,
+    timeline_section,
+    trust_sections,
+    why_section,
+)
 from archsim.report.html import render_html
 from archsim.report.markdown import render_markdown
-from archsim.report.page import Page
+from archsim.report.page import Page, Section
 from archsim.report.text import plain
 from archsim.result import Result
 
-SECTIONS = (
+SECTIONS: tuple[Callable[[Result], Section | None], ...] = (
     text_sections.headline,
     why_section.why,
     text_sections.accuracy,
+    time_sections.latency_by_layer,
+    time_sections.states,
+    timeline_section.window,
+    roofline_section.roofline,
+    balance_sections.balance,
+    activity_sections.timesteps,
     energy_sections.energy_by_layer,
     energy_sections.energy_by_kind,
-    time_sections.latency_by_layer,
-    energy_sections.movement,
+    movement_section.movement,
     efficiency_section.efficiency,
-    time_sections.states,
+    floor_sections.noc,
+    floor_sections.tiles,
+    balance_sections.idle_area,
+    activity_sections.sparsity,
     text_sections.components,
     text_sections.layers,
-    text_sections.assumptions,
-    text_sections.limits,
-    text_sections.provenance,
+    trust_sections.cross_checks,
+    trust_sections.assumptions,
+    trust_sections.limits,
+    trust_sections.provenance,
 )
 """Every section of a run's report, in order: a function from a result to a section, or to None where the run has
 nothing of the kind."""

@@ -32,6 +32,7 @@ _KIND_LABELS = {
     "mux": "column muxes",
     "neuron": "neuron units",
     "output": "output port",
+    "pe": "whole PEs",
     "pooling": "pooling units",
     "port": "tile ports",
     "product_unit": "product units",

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from archsim.analysis import breakdown
-from archsim.report.page import Bullets, Code, Figures, Folded, Part, Section, Table, Text
+from archsim.report.page import Figures, Folded, Part, Section, Table, Text
 from archsim.report.terminal import headline_meanings, headline_rows
 from archsim.report.text import (
-    DASH,
     Scale,
     area_scale,
     energy_scale,
@@ -172,67 +171,6 @@ def components(result: Result) -> Section:
     if left_out:
         parts.append(Text(left_out, "soft"))
     return Section("components", "Which components cost the most?", tuple(parts))
-
-
-def assumptions(result: Result) -> Section:
-    """What the run itself noted."""
-    none = Text("The run noted no assumptions of its own. Those of the cost library stand beside each of its entries.")
-    notes = Bullets(tuple(plain(note) for note in result.notes))
-    return Section("assumptions", "What did this run assume?", (notes if notes.items else none,))
-
-
-def limits(result: Result) -> Section:
-    """What the model leaves out, as far as it is known from the result."""
-    moved = result.movement
-    sentences = [
-        "Energy, service times and area are counts of actions times the entries of a cost library. The result is as "
-        "good as these entries; supply droop, temperature and variation between chips are not part of it. Control "
-        "logic, clock trees and pads cost something only where the library has an entry for them.",
-        "Timing is that of services, finite buffers and shared resources, one output position of a layer at a time. "
-        "Nothing below that, such as settling inside a converter, is simulated in time.",
-    ]
-    if not ((moved["class"] == "weights") & moved["level"].isin(("dram", "global_buffer", "noc"))).any():
-        sentences.append(
-            "Weights are on the crossbars before the run begins: writing them takes neither time nor energy here."
-        )
-    if result.layers["nf"].notna().any():
-        sentences.append(
-            "Crossbars are solved as circuits, those of linear cells once per programming. Copies of a layer share one "
-            "draw of cells; read noise and bent cells are averaged over reads with a fifth of the rows driven; where "
-            "stages overlap, columns are sampled and held while rows are no longer driven."
-        )
-    if not (moved["level"] == "dram").any():
-        sentences.append("Nothing comes from or goes to a DRAM in this run; the host and its link are not included.")
-    return Section("limits", "What does the model leave out?", tuple(Text(sentence) for sentence in sentences))
-
-
-def provenance(result: Result) -> Section:
-    """What this run was, so that somebody can do it again."""
-    fields = (
-        ("hardware", "hardware"),
-        ("workload", "workload"),
-        ("samples simulated in time", "n_samples"),
-        ("timesteps", "n_timesteps"),
-        ("seed", "seed"),
-        ("engine", "engine"),
-        ("services in the event log", "n_services"),
-        ("archsim version", "archsim_version"),
-        ("format version of the files", "format_version"),
-    )
-    rows = tuple((name, _fact(result.summary.get(key))) for name, key in fields)
-    config = Folded(
-        "Resolved configuration of hardware and workload",
-        (Code(result.config, "yaml"),),
-        "The resolved configuration of hardware and workload is in config.yaml.",
-    )
-    table = Table("Provenance", ("what", "value"), rows, n_text=2)
-    return Section("provenance", "Where do these numbers come from?", (table, config))
-
-
-def _fact(value: object) -> str:
-    if is_missing(value):
-        return DASH
-    return format_number(value) if isinstance(value, int) else plain(value)
 
 
 def _component_cells(row: Mapping[str, Any], scale: Scale, area: Scale, total: float) -> tuple[str, ...]:
