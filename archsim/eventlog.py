@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -120,8 +120,8 @@ class LazyColumns(Mapping[str, np.ndarray]):
     n_rows: int
 
     @abstractmethod
-    def part(self, name: str, rows: slice) -> np.ndarray:
-        """Some neighbouring rows of a column."""
+    def parts(self, names: Sequence[str], rows: slice) -> list[np.ndarray]:
+        """Some neighbouring rows of several columns."""
 
     @abstractmethod
     def span(self, component: int) -> slice:
@@ -132,10 +132,7 @@ class LazyColumns(Mapping[str, np.ndarray]):
         """Sums of rows that agree in component, action, layer and movement."""
 
     def __getitem__(self, name: str) -> np.ndarray:
-        column = np.empty(self.n_rows, dict(EventLog.COLUMNS)[name])
-        for rows in _slices(self.n_rows):
-            column[rows] = self.part(name, rows)
-        return column
+        return self.parts((name,), slice(0, self.n_rows))[0]
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in EventLog.COLUMNS)
@@ -180,17 +177,17 @@ class EventLog:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
 
-    def part(self, name: str, rows: slice) -> np.ndarray:
-        """Some neighbouring rows of a column, which of a large log take less memory than all of them."""
-        return self.columns.part(name, rows) if isinstance(self.columns, LazyColumns) else self.columns[name][rows]
+    def parts(self, names: Sequence[str], rows: slice) -> list[np.ndarray]:
+        """Some neighbouring rows of several columns, which of a large log take less memory than all of them."""
+        if isinstance(self.columns, LazyColumns):
+            return self.columns.parts(names, rows)
+        return [self.columns[name][rows] for name in names]
 
     def services_of(self, component: str, *names: str) -> list[np.ndarray]:
         """Columns of a component's services, without leakage; empty if nobody of that name acted."""
-        if component not in self._codes:
-            return [self.part(name, slice(0, 0)) for name in names]
-        rows = self._span(self._codes[component])
-        is_service = self.part("action", rows) != self.leak
-        return [self.part(name, rows)[is_service] for name in names]
+        rows = self._span(self._codes[component]) if component in self._codes else slice(0, 0)
+        action, *columns = self.parts(("action", *names), rows)
+        return [column[action != self.leak] for column in columns]
 
     @cached_property
     def totals(self) -> Totals:
@@ -239,9 +236,10 @@ class EventLog:
         """The log as a DataFrame, names as categories."""
         import pandas as pd  # heavy, and not every run needs it
 
-        frame: dict[str, Any] = dict(self.columns)
+        columns = [name for name, _ in self.COLUMNS]
+        frame: dict[str, Any] = dict(zip(columns, self.parts(columns, slice(0, len(self))), strict=True))
         for column, names in self._names():
-            frame[column] = pd.Categorical.from_codes(self.columns[column].astype(np.int64), names)
+            frame[column] = pd.Categorical.from_codes(frame[column].astype(np.int64), names)
         return pd.DataFrame(frame)
 
     def write(self, path: Path) -> None:
@@ -249,8 +247,8 @@ class EventLog:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = {name: pa.from_numpy_dtype(dtype) for name, dtype in self.COLUMNS}
-        schema |= {name: pa.dictionary(pa.int32(), pa.string()) for name, _ in self._names()}
+        types = {name: pa.from_numpy_dtype(dtype) for name, dtype in self.COLUMNS}
+        types |= {name: pa.dictionary(pa.int32(), pa.string()) for name, _ in self._names()}
         metadata = {
             "archsim.format_version": str(FORMAT_VERSION),
             "archsim.movements": json.dumps([asdict(movement) for movement in self.movements]),
@@ -259,17 +257,18 @@ class EventLog:
         delta = {name: "DELTA_BINARY_PACKED" for name, dtype in self.COLUMNS if dtype != np.float64}
         with pq.ParquetWriter(
             path,
-            pa.schema(schema, metadata),
+            pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()], metadata),
             compression="zstd",
             use_dictionary=dictionary,
-            write_statistics=[name for name, _ in self.COLUMNS if name not in dict(self._names())],
+            write_statistics=["start_ps"],
             column_encoding={name: encoding for name, encoding in delta.items() if name not in dictionary},
         ) as writer:
-            for rows in _slices(len(self)):
-                arrays: dict[str, Any] = {name: pa.array(self.part(name, rows)) for name, _ in self.COLUMNS}
-                for column, names in self._names():
-                    codes = arrays[column].cast(pa.int32())
-                    arrays[column] = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
+            known = {column: pa.array(names, pa.string()) for column, names in self._names()}
+            for first in range(0, len(self), _ROWS_PER_GROUP):
+                parts = self.parts(list(types), slice(first, first + _ROWS_PER_GROUP))
+                arrays: dict[str, Any] = {name: pa.array(part) for name, part in zip(types, parts, strict=True)}
+                for column, names in known.items():
+                    arrays[column] = pa.DictionaryArray.from_arrays(arrays[column].cast(pa.int32()), names)
                 writer.write_table(pa.table(arrays, schema=writer.schema))
 
     @classmethod
@@ -308,10 +307,6 @@ class EventLog:
         )
 
 
-_ROWS_AT_ONCE = 1 << 20
-"""Rows of a part of a large log that is worked on, or of a row group in its file."""
-
-
-def _slices(n_rows: int) -> Iterator[slice]:
-    for first in range(0, n_rows, _ROWS_AT_ONCE):
-        yield slice(first, min(first + _ROWS_AT_ONCE, n_rows))
+_ROWS_PER_GROUP = 1 << 20
+"""Rows of a row group of the file. A log streams to disk group by group: no more rows than this are in memory, some
+80 MiB, while fewer would compress less."""

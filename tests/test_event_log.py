@@ -26,7 +26,7 @@ NAMES = [name for name, _ in EventLog.COLUMNS]
 def few_rows_at_once(monkeypatch):
     """Chunks and row groups so small that every log has many, with borders at different rows."""
     monkeypatch.setattr(engine_log, "_ROWS_PER_CHUNK", 64)
-    monkeypatch.setattr(eventlog, "_ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(eventlog, "_ROWS_PER_GROUP", 100)
 
 
 def case(seed: int) -> tuple[Netlist, ExecutionTrace]:
@@ -116,7 +116,7 @@ def test_a_part_is_that_part_of_the_column(seed):
     rng = np.random.default_rng(seed)
     for name in NAMES:
         first, last = sorted(rng.integers(0, len(log) + 1, 2))
-        found = log.part(name, slice(first, last))
+        found = log.parts([name], slice(first, last))[0]
         assert (found.dtype, found.tolist()) == (log[name].dtype, log[name][first:last].tolist())
 
 

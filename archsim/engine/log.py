@@ -11,7 +11,8 @@ worked out when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,6 @@ class _Blocks(LazyColumns):
         table = np.array(blocks, np.int64).reshape(-1, len(_BLOCK))
         self._of = {name: np.ascontiguousarray(column) for name, column in zip(_BLOCK, table.T, strict=True)}
         self._n_services = n_services
-        self._has_labels = bool(self._of["is_labelled"].any())
         self._integers, self._energies = integers, energies
         self._end_ps = trace.end_ps
         names = ("start_ps", "leave_ps", "start_cause", "leave_cause", "predecessor")
@@ -106,18 +106,20 @@ class _Blocks(LazyColumns):
         self._ends = np.concatenate([[0], np.cumsum(self._of["n_rows"][self._sorted])])
         self.n_rows = int(self._ends[-1])
         self._chunks = self._boundaries()
-        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._latest: tuple[int, _Rows] | None = None
+        self._single: dict[str, np.ndarray] = {}
 
-    def part(self, name: str, rows: slice) -> np.ndarray:
+    def parts(self, names: Sequence[str], rows: slice) -> list[np.ndarray]:
         first, last, _ = rows.indices(self.n_rows)
+        columns = [np.empty(max(last - first, 0), dict(EventLog.COLUMNS)[name]) for name in names]
         starts = self._ends[self._chunks]
         chunks = range(int(np.searchsorted(starts, first, "right")) - 1, int(np.searchsorted(starts, last)))
-        parts = [np.empty(0, dict(EventLog.COLUMNS)[name])]
         for chunk in chunks if last > first else ():
-            begin = int(starts[chunk])
-            block, token = (values[max(first - begin, 0) : last - begin] for values in self._rows_of(chunk))
-            parts.append(self._values(name, block, token).astype(parts[0].dtype, copy=False))
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+            begin, end = max(int(starts[chunk]), first), min(int(starts[chunk + 1]), last)
+            mine = self._rows_of(chunk).part(begin - int(starts[chunk]), end - int(starts[chunk]))
+            for name, column in zip(names, columns, strict=True):
+                column[begin - first : end - first] = self._values(name, mine)
+        return columns
 
     def span(self, component: int) -> slice:
         codes = self._of["component"][self._sorted]
@@ -128,7 +130,8 @@ class _Blocks(LazyColumns):
         is_mixed = self._of["moves_step"] > 0
         plain, mixed = np.flatnonzero(~is_mixed), np.flatnonzero(is_mixed)
         n_rows, begin = self._of["n_rows"], np.zeros(len(plain), np.int64)
-        component, action, layer, movement = (self._values(name, plain, begin) for name in _CODES)
+        ones, ends = _Rows(plain, plain, begin), _Rows(plain, plain, n_rows[plain] - 1)
+        component, action, layer, movement = (self._values(name, ones) for name in _CODES)
         of_plain = Totals(
             component=component,
             action=action,
@@ -140,12 +143,13 @@ class _Blocks(LazyColumns):
             bits=self._sums("bits", self._integers, plain),
             service_ps=self._sums("duration", self._integers, plain),
             energy_pj=self._sums("energy", self._energies, plain),
-            first_start_ps=self._values("start_ps", plain, begin),
-            last_leave_ps=self._values("leave_ps", plain, n_rows[plain] - 1),
+            first_start_ps=self._values("start_ps", ones),
+            last_leave_ps=self._values("leave_ps", ends),
         )
         block = np.repeat(mixed, n_rows[mixed])
         token = np.arange(len(block)) - np.repeat(np.cumsum(n_rows[mixed]) - n_rows[mixed], n_rows[mixed])
-        return of_plain.and_those_of({name: self._values(name, block, token) for name, _ in EventLog.COLUMNS})
+        rows = _Rows(mixed, block, token)
+        return of_plain.and_those_of({name: self._values(name, rows) for name, _ in EventLog.COLUMNS})
 
     def _sums(
         self, name: str, pool: np.ndarray, blocks: np.ndarray, total: Callable[[np.ndarray], Any] = np.sum
@@ -163,69 +167,98 @@ class _Blocks(LazyColumns):
         chunk = self._ends[begins] // _ROWS_PER_CHUNK
         return np.append(begins[np.append(True, chunk[1:] != chunk[:-1])] if len(begins) else begins, len(codes))
 
-    def _rows_of(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-        """Block, and token within it, of every row of a chunk, int32."""
-        if chunk not in self._rows:
+    def _rows_of(self, chunk: int) -> _Rows:
+        """Rows of a chunk, in their order."""
+        if self._latest is None or self._latest[0] != chunk:
             blocks = self._sorted[self._chunks[chunk] : self._chunks[chunk + 1]].astype(np.int32)
             n_rows, component = self._of["n_rows"][blocks], self._of["component"][blocks]
             block = np.repeat(blocks, n_rows)
-            token = (np.arange(len(block)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)).astype(np.int32)
+            token = np.arange(len(block)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
             _, which, n_alike = np.unique(component, return_inverse=True, return_counts=True)
             mixed = np.flatnonzero(np.repeat(n_alike[which] > 1, n_rows))
-            of_mixed = block[mixed], token[mixed]
-            order = np.lexsort((self._values("start_ps", *of_mixed), self._of["component"][of_mixed[0]]))
-            block[mixed], token[mixed] = of_mixed[0][order], of_mixed[1][order]
-            self._rows[chunk] = block, token
-        return self._rows[chunk]
+            of_mixed = _Rows(blocks, block[mixed], token[mixed])
+            order = np.lexsort((self._values("start_ps", of_mixed), self._of["component"][of_mixed.block]))
+            block[mixed], token[mixed] = of_mixed.block[order], of_mixed.token[order]
+            self._latest = chunk, _Rows(blocks, block, token)
+        return self._latest[1]
 
-    def _values(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
-        """Column `name` for tokens of blocks."""
+    def _values(self, name: str, rows: _Rows) -> np.ndarray:
+        """Column `name` of some rows."""
+        block = rows.block
         if name == "movement":
-            return np.where(self._at(self._integers, "moves", block, token), self._of[name][block], _NOWHERE)
+            return np.where(self._at(self._integers, "moves", rows), self._of[name][block], _NOWHERE)
         if name in _CODES:
             return self._of[name][block]
         if name in ("count", "bits"):
-            return self._at(self._integers, name, block, token)
+            return self._at(self._integers, name, rows)
         if name == "service_ps":
-            return self._at(self._integers, "duration", block, token)
+            return self._at(self._integers, "duration", rows)
         if name == "energy_pj":
-            return self._at(self._energies, "energy", block, token)
+            return self._at(self._energies, "energy", rows)
         if name in ("timestep", "token", "sample"):
-            return self._but_leakage(self._label(name, block, token), block, _NOWHERE)
-        number = self._of["tokens"][block] + token
+            return self._but_leakage(self._label(name, rows), block, _NOWHERE)
+        if rows.number is None:
+            rows.number = self._of["tokens"][block] + rows.token
         if name == "start_ps":
-            start = self._trace[name][number] + self._at(self._integers, "before", block, token)
+            start = self._trace[name][rows.number] + self._at(self._integers, "before", rows)
             return self._but_leakage(start, block, 0)
         if name == "leave_ps":
-            end = self._trace["start_ps"][number] + self._at(self._integers, "after", block, token)
-            leave = np.where(self._of["is_last"][block], self._trace[name][number], end)
+            end = self._trace["start_ps"][rows.number] + self._at(self._integers, "after", rows)
+            leave = np.where(self._of["is_last"][block], self._trace[name][rows.number], end)
             return self._but_leakage(leave, block, self._end_ps)
         at_end, otherwise = {
             "start_cause": ("is_first", DATA),
             "predecessor": ("is_first", NO_PREDECESSOR),
             "leave_cause": ("is_last", SERVER),
         }[name]
-        return np.where(self._of[at_end][block], self._trace[name][number], otherwise)
+        return np.where(self._of[at_end][block], self._trace[name][rows.number], otherwise)
 
-    def _at(self, pool: np.ndarray, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
-        return pool[self._of[name][block] + self._of[f"{name}_step"][block] * token]
+    def _at(self, pool: np.ndarray, name: str, rows: _Rows) -> np.ndarray:
+        """Values of a list of each block; most lists are one value for all tokens."""
+        first, step = self._of[name], self._of[f"{name}_step"]
+        if step[rows.blocks].any():
+            return pool[first[rows.block] + step[rows.block] * rows.token]
+        if name not in self._single:
+            self._single[name] = pool[first]
+        return self._single[name][rows.block]
 
-    def _label(self, name: str, block: np.ndarray, token: np.ndarray) -> np.ndarray:
-        number = token
-        if self._has_labels:
-            number = np.where(self._of["is_labelled"][block], self._at(self._integers, "label", block, token), token)
-        positions = self._of["positions"][block]
-        frame = _quotient(number, positions)
-        if name == "token":
-            return number - frame * positions
-        n_steps = self._of["n_steps"][block]
-        sample = _quotient(frame, n_steps)
-        return sample if name == "sample" else frame - sample * n_steps + self._of["first_step"][block]
+    def _label(self, name: str, rows: _Rows) -> np.ndarray:
+        """Number of a token in its frame, and of the frame in its sample, and the sample."""
+        block = rows.block
+        if rows.label is None:
+            number = rows.token
+            if self._of["is_labelled"][rows.blocks].any():
+                labels = self._at(self._integers, "label", rows)
+                number = np.where(self._of["is_labelled"][block], labels, number)
+            positions, n_steps = self._of["positions"][block], self._of["n_steps"][block]
+            frame = _quotient(number, positions)
+            sample = _quotient(frame, n_steps)
+            step = frame - sample * n_steps + self._of["first_step"][block]
+            rows.label = {"token": number - frame * positions, "timestep": step, "sample": sample}
+        return rows.label[name]
 
     def _but_leakage(self, values: np.ndarray, block: np.ndarray, leakage: int) -> np.ndarray:
         """Values of services, and another one for the rows of leakage."""
         values[block >= self._n_services] = leakage
         return values
+
+
+@dataclass
+class _Rows:
+    """Some rows of the log: token `token` of block `block`, and what several columns of them need."""
+
+    blocks: np.ndarray
+    """Blocks that have such rows, each once; others may be among them."""
+    block: np.ndarray
+    token: np.ndarray
+    number: np.ndarray | None = None
+    """Numbers of the services in the trace."""
+    label: dict[str, np.ndarray] | None = None
+
+    def part(self, first: int, last: int) -> _Rows:
+        """Neighbouring ones of these rows."""
+        whole = last - first == len(self.block)
+        return self if whole else _Rows(self.blocks, self.block[first:last], self.token[first:last])
 
 
 def _quotient(number: np.ndarray, by: np.ndarray) -> np.ndarray:
