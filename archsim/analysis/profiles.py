@@ -35,18 +35,21 @@ def timestep_profile(result: Result, sample: int = 0) -> pd.DataFrame:
     return frame
 
 
+_OF_TIMESTEPS = ("timestep", "action", "energy_pj", "sample", "start_ps", "leave_ps")
+
+
 def _of_timesteps(log: EventLog, n_timesteps: int, sample: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First start and last leave of a sample (int64), and dynamic energy of all, per timestep."""
     first = np.full(n_timesteps, np.iinfo(np.int64).max)
     last, energy = np.zeros(n_timesteps, np.int64), np.zeros(n_timesteps)
     for begin in range(0, len(log), _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, len(log)))
-        step = log.part("timestep", rows)
-        known = (step >= 0) & (step < n_timesteps) & (log.part("action", rows) != log.leak)
-        energy += np.bincount(step[known], log.part("energy_pj", rows)[known], n_timesteps)
-        mine = known & (log.part("sample", rows) == sample)
-        np.minimum.at(first, step[mine], log.part("start_ps", rows)[mine])
-        np.maximum.at(last, step[mine], log.part("leave_ps", rows)[mine])
+        step, action, energy_pj, of, start_ps, leave_ps = log.parts(_OF_TIMESTEPS, rows)
+        known = (step >= 0) & (step < n_timesteps) & (action != log.leak)
+        energy += np.bincount(step[known], energy_pj[known], n_timesteps)
+        mine = known & (of == sample)
+        np.minimum.at(first, step[mine], start_ps[mine])
+        np.maximum.at(last, step[mine], leave_ps[mine])
     return np.minimum(first, last), last, energy
 
 
