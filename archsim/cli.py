@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report", help="say what limits finished runs and what to change first: repeats each run and tries changes"
     )
-    report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run")
+    report.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder of a run or a sweep")
     report.add_argument("--redraw", action="store_true", help="write the reports again from what the folder holds")
     _add_timeline_option(report)
     report.add_argument("--json", action="store_true", help="print what was found as JSON only")
@@ -215,31 +215,50 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from archsim import api
-    from archsim.report.why_section import sentences
-    from archsim.result import TIMELINE, Result, require_writable
+    from archsim.sweeps.store import is_sweep
 
     found = []
-    window = _window(options)
     for folder in options.folders:
-        result = Result.load(folder)
-        require_writable(folder)
-        if not options.redraw:
-            with _Progress(enabled=not options.json) as progress:
-                api.explain(result, progress.update)
-        api.write_explanation(result, folder)
-        if options.timeline is not None:
-            # files do not hold how long queues were; a repeated run knows
-            known = result if options.redraw else api.repeat_run(result)
-            api.write_timeline(known, folder / TIMELINE, window)
-        found.append({"folder": str(folder), **api.explanation(result)})
+        found.append(_report_sweep(folder, options) if is_sweep(folder) else _report_run(folder, options))
         if not options.json:
-            for sentence in sentences(result):
-                print(sentence)
             print(f"report: {folder / 'report.html'}")
     if options.json:
         print(json.dumps(found, indent=2))
     return 0
+
+
+def _report_run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Explain one run; returns what `--json` shows of it."""
+    from archsim import api
+    from archsim.report.why_section import sentences
+    from archsim.result import TIMELINE, Result, require_writable
+
+    window = _window(options)
+    result = Result.load(folder)
+    require_writable(folder)
+    if not options.redraw:
+        with _Progress(enabled=not options.json) as progress:
+            api.explain(result, progress.update)
+    api.write_explanation(result, folder)
+    if options.timeline is not None:
+        # files do not hold how long queues were; a repeated run knows
+        known = result if options.redraw else api.repeat_run(result)
+        api.write_timeline(known, folder / TIMELINE, window)
+    if not options.json:
+        for sentence in sentences(result):
+            print(sentence)
+    return {"folder": str(folder), **api.explanation(result)}
+
+
+def _report_sweep(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Show the trade-offs of one sweep; returns what `--json` shows of it."""
+    from archsim.sweeps.report import report_sweep
+
+    with _Progress(enabled=not options.json) as progress:
+        page = report_sweep(folder, progress.update)
+    if not options.json:
+        print(page.verdict)
+    return {"folder": str(folder), "verdict": page.verdict}
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -271,7 +290,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(folder), "points": len(table), "failed": n_failed}, indent=2))
     else:
-        print(f"{len(table)} points, {n_failed} failed: {folder / 'sweep.csv'}")
+        print(f"{len(table)} points, {n_failed} failed: {folder / 'sweep.csv'}; archsim report {folder} compares them")
     return 0
 
 

@@ -102,7 +102,9 @@ def test_dask_gives_the_same_bytes(sweep, undisturbed, tmp_path):
     done = subprocess.run(
         [*COMMAND, sweep, "-o", tmp_path / "out", "--executor", "dask", "--jobs", "2"], capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (0, f"{N_POINTS} points, 0 failed: {tmp_path / 'out' / 'sweep.csv'}\n")
+    out = tmp_path / "out"
+    said = f"{N_POINTS} points, 0 failed: {out / 'sweep.csv'}; archsim report {out} compares them\n"
+    assert (done.returncode, done.stdout) == (0, said)
     assert tables(tmp_path / "out") == tables(undisturbed)
 
 

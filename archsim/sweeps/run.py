@@ -68,7 +68,8 @@ def run_sweep(
         run = _all_points
     plan = Plan.of(loaded, Path(output) if output is not None else DEFAULT_FOLDER / loaded.file.name, cache_mib)
     with plan.store.held():
-        plan.store.describe({"sweep": loaded.file.model_dump(mode="json", exclude_defaults=True)})
+        sweep = loaded.file.model_dump(mode="json", exclude_defaults=True)
+        plan.store.describe({"folder": str(loaded.folder.absolute()), "sweep": sweep})
         workers = _workers(executor, jobs)
         try:
             tasks = run(plan, workers, retry_failed, progress)
@@ -77,6 +78,25 @@ def run_sweep(
         table = collect(plan.store, tasks, loaded.keys)
         write_table(table, plan.store.folder)
     return table.to_pandas()
+
+
+def plan_of_folder(folder: Path) -> Plan:
+    """Plan of the sweep whose records are in a folder.
+
+    Raises:
+        ConfigError: It is no sweep's folder, or the chip that was swept cannot be loaded any more.
+    """
+    described = Store(folder).description()
+    return Plan.of(load_space(described["sweep"], folder=Path(described["folder"])), folder)
+
+
+def tasks_of(plan: Plan) -> Sequence[Task]:
+    """All points of a sweep, in order; of a search those that it proposed."""
+    if plan.space.file.search is None:
+        return [plan.task(point) for point in plan.space.points()]
+    from archsim.sweeps.search import recorded_tasks  # imports optuna
+
+    return recorded_tasks(plan)
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,7 @@ class Plan:
 
 def _all_points(plan: Plan, workers: Workers, retry_failed: bool, progress: Progress | None) -> Sequence[Task]:
     """Evaluate every point of the space that has no record."""
-    tasks = [plan.task(point) for point in plan.space.points()]
+    tasks = tasks_of(plan)
     tally = plan.tally(len({task.key for task in tasks}))
     missing: dict[str, Task] = {}
     for key, task in {task.key: task for task in reversed(tasks)}.items():

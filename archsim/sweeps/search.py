@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from archsim.sweeps.run import Plan
 
 JOURNAL = "search.journal"
-MAX_EXCLUDED = 1000
+MAX_EXCLUDED = 100
 """Proposals in a row that constraints may exclude."""
 _EXCLUDED = "excluded"
 _POPULATION = (8, 50)

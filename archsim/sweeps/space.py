@@ -123,8 +123,13 @@ class Space:
     file: SweepFile
     hardware: Hardware
     """The chip with the keys of `set`."""
-    places: dict[str, str]
-    """Name of a workload in the file -> shipped name or path."""
+    folder: Path
+    """Where files that it names lie."""
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Name of a workload in the file -> shipped name or path."""
+        return {workload: _beside(self.folder, workload) for workload in self.file.workloads}
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
@@ -209,26 +214,30 @@ class Space:
         return value
 
 
-def load_space(source: str | Path | Mapping[str, object], overrides: Mapping[str, object] = NO_OVERRIDES) -> Space:
+def load_space(
+    source: str | Path | Mapping[str, object],
+    overrides: Mapping[str, object] = NO_OVERRIDES,
+    folder: Path | None = None,
+) -> Space:
     """Load a sweep.
 
     Args:
         source: A shipped name, a path, or the content of such a file as a mapping.
         overrides: Keys of the file with other values, such as `{"search.method": "nsga2", "search.points": 100}`.
+        folder: Where the files that a mapping names lie; by default here.
 
     Raises:
         ConfigError: All faults of the file: keys that do not exist, with the likely one; axes without values;
             constraints that are none; objectives that are no result.
     """
     if isinstance(source, Mapping):
-        name, folder = "sweep", Path()
-        file = build_model(source, name, SweepFile, ConfigError, overrides, lambda found: _faults(found, folder))
+        around = folder or Path()
+        file = build_model(source, "sweep", SweepFile, ConfigError, overrides, lambda found: _faults(found, around))
     else:
         path = find_file(str(source), "sweepconfigs", ".yaml", ConfigError)
-        folder = path.parent
-        file = read_model(path, SweepFile, ConfigError, overrides, lambda found: _faults(found, folder))
-    places = {workload: _beside(folder, workload) for workload in file.workloads}
-    return Space(file, _base(file, folder), places)
+        around = path.parent
+        file = read_model(path, SweepFile, ConfigError, overrides, lambda found: _faults(found, around))
+    return Space(file, _base(file, around), around)
 
 
 def _base(file: SweepFile, folder: Path) -> Hardware:

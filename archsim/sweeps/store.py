@@ -88,6 +88,9 @@ class Store:
     def describe(self, sweep: dict[str, Any]) -> None:
         """Make the folder that of a sweep.
 
+        Args:
+            sweep: `sweep`, the content of the sweep file, and `folder`, where the files that it names lie.
+
         Raises:
             ConfigError: The folder cannot be written.
         """
@@ -111,6 +114,8 @@ class Store:
         version = found.get("format_version") if isinstance(found, dict) else None
         if version != FORMAT_VERSION:
             raise ConfigError(f"{path}: sweep of format {version!r}; this archsim reads {FORMAT_VERSION}")
+        if not isinstance(found.get("folder"), str) or not isinstance(found.get("sweep"), dict):
+            raise ConfigError(f"{path}: is damaged; run archsim sweep again, which keeps all records")
         return dict(found)
 
     def _path(self, key: str) -> Path:
