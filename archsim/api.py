@@ -37,6 +37,8 @@ from archsim.workload.model import Recording, Workload
 if TYPE_CHECKING:
     import pandas as pd
 
+    from archsim.analysis.robustness import Robustness
+
 __all__ = [
     "Activity",
     "Hardware",
@@ -53,6 +55,7 @@ __all__ = [
     "map_network",
     "record",
     "repeat_run",
+    "robustness",
     "run_sweep",
     "simulate",
     "split_overrides",
@@ -138,6 +141,21 @@ def critical_path(result: Result, sample: int = 0) -> pd.DataFrame:
     from archsim.analysis.critical_path import critical_path as path_of
 
     return path_of(result, sample)
+
+
+def robustness(
+    hardware: Hardware,
+    workload: Workload,
+    budget: float = 0.01,
+    samples: int = 120,
+    chips: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Robustness:
+    """Where errors come from, how large crossbars may be, what helps; see `archsim.analysis.robustness.robustness`."""
+    from archsim.analysis.robustness import robustness as find  # imports torch when it runs
+
+    return find(hardware, workload, budget, samples, chips, seed, progress)
 
 
 def what_if(

@@ -127,6 +127,22 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--json", action="store_true", help="print JSON only")
     sweep.set_defaults(command=_sweep)
 
+    robustness = commands.add_parser(
+        "robustness", help="say where errors come from, how large crossbars may be, and what repairs help"
+    )
+    robustness.add_argument("hardware", metavar="HW", help="shipped name or YAML file")
+    robustness.add_argument("workload", metavar="WORKLOAD", help="shipped name, YAML or .nir file")
+    robustness.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="folder for the report and robustness.json"
+    )
+    robustness.add_argument("--budget", metavar="SHARE", type=float, default=0.01, help="accuracy that may be lost")
+    robustness.add_argument("--samples", metavar="N", type=int, default=120, help="samples classified, at most")
+    robustness.add_argument("--chips", metavar="N", type=int, default=1, help="chips that accuracy is a mean over")
+    robustness.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
+    _add_workload_options(robustness)
+    _add_common_options(robustness)
+    robustness.set_defaults(command=_robustness)
+
     validate = commands.add_parser("validate", help="compare with a published model, a circuit or a network simulator")
     validate.add_argument("reference", choices=["spikesim", "sata", "spice", "noc"], help="what to compare with")
     validate.add_argument("--json", action="store_true", help="print JSON only")
@@ -337,6 +353,37 @@ def _record(options: argparse.Namespace) -> int:
     rows = [(name, f"{count:,}") for name, count in spikes.items()]
     _print_table(_console(), f"{workload.name}, {recording.n_samples} sample(s)", ("layer", "spikes"), rows)
     print(f"trace: {options.output}")
+    return 0
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from archsim import api
+    from archsim.report import robustness_page as pages
+    from archsim.report.page import Table
+    from archsim.result import require_writable
+
+    hardware, workload = _load(options)
+    assert hardware is not None, "robustness always has a chip"
+    assert workload is not None, "robustness always has a workload"
+    if options.output is not None:
+        require_writable(options.output)
+    given = {name: getattr(options, name) for name in ("budget", "samples", "chips", "seed")}
+    with _Progress(enabled=not options.json) as progress:
+        found = api.robustness(hardware, workload, **given, progress=progress.update)
+    page = pages.robustness_page(found, hardware.name, workload.name)
+    if options.output is not None:
+        pages.write_robustness(found, page, options.output)
+    if options.json:
+        print(json.dumps(pages.as_json(found), indent=2))
+        return 0
+    console = _console()
+    for section in page.sections:
+        for part in section.parts:
+            if isinstance(part, Table):
+                _print_table(console, section.question, part.head, part.rows)
+    print(page.verdict)
+    if options.output is not None:
+        print(f"report: {options.output / 'robustness.html'}")
     return 0
 
 
