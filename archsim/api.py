@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping as AnyMapping
+from collections.abc import Mapping as Table
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from archsim.activity import Activity
 from archsim.analysis.training_energy import training_energy
-from archsim.engine.geometry import check_buffers
+from archsim.engine.platforms import check_buffers
 from archsim.engine.simulation import Progress, require_engine, simulate_activity
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
+from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.inference import infer as run_inference
 from archsim.inference import record_ideal, recording_of
-from archsim.mapping import Mapping, map_network
+from archsim.mapping import AnyMapping, Mapping, map_network
 from archsim.result import CHANGES, FINDINGS, FORMAT_VERSION, Result, write_json, write_together
 from archsim.sweeps.run import run_sweep
 from archsim.sweeps.space import load_space
@@ -44,6 +45,7 @@ __all__ = [
     "Hardware",
     "Mapping",
     "Result",
+    "SystolicArray",
     "Workload",
     "critical_path",
     "explain",
@@ -68,12 +70,12 @@ __all__ = [
 
 WORKLOAD_PREFIX = "workload."
 
-Change = AnyMapping[str, object]
+Change = Table[str, object]
 """Hardware keys with new values, all changed together."""
 
 
 def infer(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     samples: int = 1,
     seed: int = 0,
@@ -84,7 +86,7 @@ def infer(
     return run_inference(mapping, workload, samples, seed, chips, progress)
 
 
-def record(workload: Workload, hardware: Hardware | None = None, samples: int = 1, seed: int = 0) -> Recording:
+def record(workload: Workload, hardware: AnyHardware | None = None, samples: int = 1, seed: int = 0) -> Recording:
     """Record a workload's spikes: those of the ideal network, or of the network on a chip.
 
     Write it with `archsim.workload.trace.write_trace`; a loaded trace is simulated like any workload.
@@ -95,7 +97,7 @@ def record(workload: Workload, hardware: Hardware | None = None, samples: int = 
 
 
 def simulate(
-    hardware: Hardware,
+    hardware: AnyHardware,
     workload: Workload,
     samples: int = 1,
     seed: int = 0,
@@ -243,7 +245,7 @@ def write_timeline(result: Result, path: str | Path, window: tuple[int, int] | N
 
 
 def split_overrides(
-    overrides: AnyMapping[str, object] = MappingProxyType({}),
+    overrides: Table[str, object] = MappingProxyType({}),
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Split `--set` paths into those of the hardware and those of the workload (`workload.KEY`)."""
     hardware = {path: value for path, value in overrides.items() if not path.startswith(WORKLOAD_PREFIX)}

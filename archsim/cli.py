@@ -22,7 +22,7 @@ from archsim.version import VERSION
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from archsim.hardware.models import Hardware
+    from archsim.hardware.systolic import AnyHardware
     from archsim.sweeps.driver import Tally
     from archsim.workload.model import Workload
 
@@ -311,7 +311,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from archsim.engine.geometry import check_buffers
+    from archsim.engine.platforms import check_buffers
     from archsim.mapping import map_network
     from archsim.report.describe import hardware_sheets, mapping_sheets
 
@@ -358,6 +358,7 @@ def _record(options: argparse.Namespace) -> int:
 
 def _robustness(options: argparse.Namespace) -> int:
     from archsim import api
+    from archsim.hardware.reader import require_chip
     from archsim.report import robustness_page as pages
     from archsim.report.page import Table
     from archsim.result import require_writable
@@ -369,7 +370,7 @@ def _robustness(options: argparse.Namespace) -> int:
         require_writable(options.output)
     given = {name: getattr(options, name) for name in ("budget", "samples", "chips", "seed")}
     with _Progress(enabled=not options.json) as progress:
-        found = api.robustness(hardware, workload, **given, progress=progress.update)
+        found = api.robustness(require_chip(hardware), workload, **given, progress=progress.update)
     page = pages.robustness_page(found, hardware.name, workload.name)
     if options.output is not None:
         pages.write_robustness(found, page, options.output)
@@ -478,7 +479,7 @@ def _schema(options: argparse.Namespace) -> int:
 # What they share
 
 
-def _load(options: argparse.Namespace) -> tuple[Hardware | None, Workload | None]:
+def _load(options: argparse.Namespace) -> tuple[AnyHardware | None, Workload | None]:
     """Read the files a command names, hardware first; nothing heavy is imported when they are faulty."""
     from archsim.api import load_hardware, load_workload, split_overrides
     from archsim.yamlfile import parse_override
@@ -514,7 +515,7 @@ def _window(options: argparse.Namespace) -> tuple[int, int] | None:
     return None if options.timeline in (None, WHOLE_RUN) else parse_window(options.timeline)
 
 
-def _new_run_folder(hardware: Hardware, workload: Workload) -> Path:
+def _new_run_folder(hardware: AnyHardware, workload: Workload) -> Path:
     """First free folder of this pair under reports/runs."""
     number = 1
     while (folder := RUNS_FOLDER / f"{hardware.name}_{_file_name(workload.name)}_{number:03d}").exists():

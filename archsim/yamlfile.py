@@ -43,7 +43,7 @@ NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
 
 def read_model(
     path: Path,
-    model: type[M],
+    model: type[M] | Callable[[Mapping[Any, object]], type[M]],
     error: type[ArchsimError],
     overrides: Mapping[str, object] = NO_OVERRIDES,
     check: Check[M] | None = None,
@@ -52,7 +52,7 @@ def read_model(
 
     Args:
         path: A YAML 1.2 file: UTF-8, at most 1 MiB, one mapping, no tags, anchors, aliases or repeated keys.
-        model: The pydantic model of the whole file.
+        model: The pydantic model of the whole file, or what chooses it by the file's values.
         error: Class of the exception for anything that is wrong.
         overrides: Dotted path -> value, laid over the file before it is validated.
         check: Called with the valid model; yields (dotted path, fault) for rules beyond the model.
@@ -61,7 +61,9 @@ def read_model(
         error: One line per fault, `file:line: what is found; what is allowed`; an overridden value
             is placed as `--set path=value`.
     """
-    return _validated(_parse(path, error), model, error, overrides, check)
+    document = _parse(path, error)
+    _lay_over(document, overrides)
+    return _validated(document, model if isinstance(model, type) else model(document.values), error, check)
 
 
 def build_model(
@@ -78,7 +80,8 @@ def build_model(
         error: One line per fault.
     """
     document = _Document(Path(name), _as_read(values), {(): name})  # type: ignore[arg-type]
-    return _validated(document, model, error, overrides, check)
+    _lay_over(document, overrides)
+    return _validated(document, model, error, check)
 
 
 def unknown_key(model: type[BaseModel], dotted: str) -> str | None:
@@ -99,15 +102,12 @@ def unknown_key(model: type[BaseModel], dotted: str) -> str | None:
     return None
 
 
-def _validated(
-    document: _Document,
-    model: type[M],
-    error: type[ArchsimError],
-    overrides: Mapping[str, object],
-    check: Check[M] | None,
-) -> M:
+def _lay_over(document: _Document, overrides: Mapping[str, object]) -> None:
     for dotted, value in overrides.items():
         _override(document, dotted, value)
+
+
+def _validated(document: _Document, model: type[M], error: type[ArchsimError], check: Check[M] | None) -> M:
     try:
         result = model.model_validate(document.values)
     except ValidationError as err:
@@ -438,6 +438,9 @@ def _allowed(item: ErrorDetails, model: type[BaseModel], path: KeyPath) -> str:
 
 def _suggestion(model: type[BaseModel], path: KeyPath) -> str:
     """Nearest key at this level, else the place in the model where this key belongs, else what is allowed."""
+    hint = getattr(model, "hint_on_unknown_key", lambda _path: None)(path)
+    if hint is not None:
+        return str(hint)
     key, around = _clip(str(path[-1])), path[:-1]
     here = sorted({name for candidate in _models_at(model, around) for name in candidate.model_fields})
     everywhere = sorted(_model_paths(model), key=lambda known: (len(known), known))

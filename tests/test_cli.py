@@ -78,7 +78,8 @@ def test_set_changes_one_key_of_hardware_or_workload(tmp_path):
 FAULTS = [
     (
         ["run", "nowhere", "digits-cnn"],
-        "nowhere: no such file, and no shipped name; shipped are demo, isaac-rram-128, spikesim-rram-64",
+        "nowhere: no such file, and no shipped name; shipped are demo, eyeriss-16x8, isaac-rram-128, sata-16x8, "
+        "spikesim-rram-64",
     ),
     (["run", "demo", "digits-mlp", "--set", "tile.pe.adc.bit=3"], "--set tile.pe.adc.bit=3: unknown key"),
     (["run", "demo", "digits-mlp", "--set", "tile.pe.adc.bit=3"], "did you mean tile.pe.adc.bits?"),

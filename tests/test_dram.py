@@ -301,11 +301,11 @@ def test_some_random_networks_spill_frames_and_some_potentials():
         (LPDDR4 | {"chip.dram.latency_ns": -1}, "chip.dram.latency_ns"),
         (
             {"chip.dram.latency_ns": 10},
-            "latency_ns is given and kind is none; choose kind: lpddr4 or hbm2, or leave latency_ns out",
+            "latency_ns is given and kind is none; choose kind: lpddr4, ddr3 or hbm2, or leave latency_ns out",
         ),
         (
             {"chip.dram.input": "load"},
-            "input is given and kind is none; choose kind: lpddr4 or hbm2, or leave input out",
+            "input is given and kind is none; choose kind: lpddr4, ddr3 or hbm2, or leave input out",
         ),
         (
             LPDDR4 | {"chip.dram.page_bytes": 48},

@@ -10,7 +10,7 @@ import pytest
 
 from archsim.cli import main
 from archsim.hardware.reader import load_hardware
-from archsim.hardware.rollup import chip_parts, cost_parameters, pe_parts, tile_parts
+from archsim.hardware.rollup import chip_parts, pe_parts, tile_parts
 
 HARDWARE = load_hardware("isaac-rram-128")
 CYCLE_NS = 100
@@ -130,7 +130,7 @@ TILE_AT_FULL_RATE = [
 def power_mw(uses) -> float:
     """Mean power of what is used so many times, bits or rows, in a cycle of 100 ns."""
     energy_pj = HARDWARE.library.energy_pj
-    each = (n * energy_pj(part, action, **cost_parameters(HARDWARE, part)) for part, action, n in uses)
+    each = (n * energy_pj(part, action, **HARDWARE.cost_parameters(part)) for part, action, n in uses)
     return sum(each) / CYCLE_NS
 
 

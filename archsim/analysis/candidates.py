@@ -11,7 +11,8 @@ from typing import Any
 
 from archsim.analysis.critical_path import critical_path, kinds_of
 from archsim.engine.geometry import buffer_capacity, read_window
-from archsim.hardware.models import Hardware
+from archsim.hardware.systolic import AnyHardware, SystolicArray
+from archsim.mapping import ArrayMapping
 from archsim.mapping import Mapping as ChipMapping
 from archsim.mapping.replication import is_copyable
 from archsim.result import Result
@@ -46,6 +47,11 @@ RESOURCES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("chip.noc.", "NoC links", ("link", "router")),
     ("chip.global_buffer.", "global buffer", ("input", "output", "global_buffer", "port")),
     ("chip.dram.", "DRAM", ("dram",)),
+    ("array.", "PE array", ("pe_array", "scratchpad")),
+    ("buffers.weight_kib", "weight buffer", ("weight_buffer",)),
+    ("buffers.ifmap_kib", "input buffer", ("ifmap_buffer",)),
+    ("buffers.ofmap_kib", "output buffer", ("ofmap_buffer",)),
+    ("buffers.", "global buffers", ("weight_buffer", "ifmap_buffer", "ofmap_buffer")),
     ("mapping.replication", "copies of layers", PE_KINDS),
     ("mapping.layer_replication", "copies of one layer", PE_KINDS),
 )
@@ -86,6 +92,16 @@ _KEEPS_VALUES = (
 )
 """Keys (a final dot: all keys of a section) that alter when things happen but no value of the network."""
 
+_ARRAY_KEEPS_VALUES = (
+    "chip.clock_mhz",
+    "chip.dram.",
+    "chip.neuron.cycles_per_update",
+    "array.",
+    "buffers.",
+    "mapping.loop_order",
+)
+"""The same of a systolic array."""
+
 
 def resource_of(key: str) -> tuple[str, tuple[str, ...]]:
     """What a key is about, in words, and the kinds of component whose time it changes."""
@@ -99,12 +115,12 @@ def resource_of_kind(kind: str) -> str:
     return next((name for _, name, kinds in RESOURCES if kind in kinds and kinds != PE_KINDS), "")
 
 
-def keeps_values(hardware: Hardware, change: Change) -> bool:
+def keeps_values(hardware: AnyHardware, change: Change) -> bool:
     """Whether no value of the network can differ with a change."""
     return all(_keeps_values(hardware, key) for key in change)
 
 
-def value_keys(hardware: Hardware) -> dict[str, object]:
+def value_keys(hardware: AnyHardware) -> dict[str, object]:
     """All keys of a chip that can alter a value of the network, dotted, with their values.
 
     Chips that agree in them have the same activity.
@@ -112,11 +128,17 @@ def value_keys(hardware: Hardware) -> dict[str, object]:
     return {key: value for key, value in _flat(hardware.model_dump()) if not _keeps_values(hardware, key)}
 
 
-def _keeps_values(hardware: Hardware, key: str) -> bool:
+def _keeps_values(hardware: AnyHardware, key: str) -> bool:
+    if isinstance(hardware, SystolicArray):
+        return _is_among(key, _ARRAY_KEEPS_VALUES)
     adc = hardware.tile.pe.adc
     if key == "tile.pe.adc.cols_per_adc":
         return not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel)
-    return any(key == known or key.startswith(f"{known.removesuffix('.')}.") for known in _KEEPS_VALUES)
+    return _is_among(key, _KEEPS_VALUES)
+
+
+def _is_among(key: str, known_keys: tuple[str, ...]) -> bool:
+    return any(key == known or key.startswith(f"{known.removesuffix('.')}.") for known in known_keys)
 
 
 def _flat(section: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
@@ -134,7 +156,9 @@ def default_changes(result: Result) -> list[Change]:
     Args:
         result: A run of this process; the layer that takes most of its critical path is offered a copy.
     """
-    mapping: ChipMapping = result.origin.mapping
+    mapping = result.origin.mapping
+    if isinstance(mapping, ArrayMapping):
+        return _array_changes(mapping.hardware)
     hardware = mapping.hardware
     pe, chip, tile = hardware.tile.pe, hardware.chip, hardware.tile
     doubled: dict[str, Any] = {
@@ -170,6 +194,23 @@ def default_changes(result: Result) -> list[Change]:
     if hardware.mapping.replication == "none":
         found += _copies(result, mapping)
     return found
+
+
+def _array_changes(hardware: SystolicArray) -> list[Change]:
+    """Candidates of a systolic array: each resource twice as fast, wide or large; the other order of loops."""
+    array, buffers = hardware.array, hardware.buffers
+    doubled: dict[str, Any] = {
+        "chip.clock_mhz": hardware.chip.clock_mhz,
+        "chip.dram.gb_per_s": hardware.chip.dram.channel.gb_per_s,
+        "array.rows": array.rows,
+        "array.cols": array.cols,
+        "buffers.bits_per_cycle": buffers.bits_per_cycle,
+        "buffers.weight_kib": buffers.weight_kib,
+        "buffers.ifmap_kib": buffers.ifmap_kib,
+        "buffers.ofmap_kib": buffers.ofmap_kib,
+    }
+    other = {"tick_batched": "timestep_outer", "timestep_outer": "tick_batched"}[hardware.mapping.loop_order]
+    return [*({key: 2 * value} for key, value in doubled.items()), {"mapping.loop_order": other}]
 
 
 def _rows(mapping: ChipMapping) -> int:

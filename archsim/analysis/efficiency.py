@@ -20,6 +20,7 @@ import numpy as np
 from archsim.activity import Activity, LayerActivity
 from archsim.engine.simulation import Origin, simulate_activity
 from archsim.errors import ConfigError, MappingError
+from archsim.hardware.models import Hardware
 from archsim.hardware.reader import change_hardware, load_library
 from archsim.mapping import map_network
 from archsim.result import Result
@@ -151,7 +152,8 @@ def ann_comparison(result: Result) -> dict[str, Any]:
     origin: Origin = result.origin
     hardware = origin.mapping.hardware
     try:
-        changed = change_hardware(hardware, {"mapping.input_coding": "bit_serial", "mapping.input_bits": "auto"})
+        on_rows = {"mapping.input_coding": "bit_serial"} if isinstance(hardware, Hardware) else {}
+        changed = change_hardware(hardware, {**on_rows, "mapping.input_bits": "auto"})
         ann = simulate_activity(map_network(changed, origin.workload), origin.workload, _ann_activity(origin.activity))
         one = simulate_activity(origin.mapping, origin.workload, _first_timestep(origin.activity))
     except (ConfigError, MappingError) as err:

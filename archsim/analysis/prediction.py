@@ -14,11 +14,10 @@ import numpy as np
 
 from archsim.analysis.candidates import COPIES, Change
 from archsim.components.netlist import Action, Lane, Netlist
-from archsim.engine.crossbar_chip import build_netlist
-from archsim.engine.geometry import check_buffers
+from archsim.engine.platforms import build_netlist, check_buffers
 from archsim.engine.simulation import Origin, build_result, execute_netlist
 from archsim.hardware.reader import change_hardware
-from archsim.mapping import Mapping, map_network
+from archsim.mapping import AnyMapping, ArrayMapping, Mapping, map_network
 from archsim.result import Result
 
 
@@ -33,7 +32,7 @@ class Prediction:
     """Whether this is a simulation of the changed chip already, as the network is mapped as before."""
 
 
-def changed_mapping(origin: Origin, change: Change) -> Mapping:
+def changed_mapping(origin: Origin, change: Change) -> AnyMapping:
     """The network of a run on the changed chip.
 
     Raises:
@@ -45,7 +44,7 @@ def changed_mapping(origin: Origin, change: Change) -> Mapping:
     return mapping
 
 
-def predict(result: Result, change: Change, changed: Mapping) -> Prediction | None:
+def predict(result: Result, change: Change, changed: AnyMapping) -> Prediction | None:
     """Run the netlist of a run of this process with a change; `changed` is `changed_mapping` of it.
 
     None where the change, its copies of layers aside, puts the network elsewhere on the chip.
@@ -58,7 +57,7 @@ def predict(result: Result, change: Change, changed: Mapping) -> Prediction | No
     is_exact = _places(changed) == _places(base)
     netlist = build_netlist(base, origin.activity)
     leakage_mw, area_um2 = 0.0, 0.0
-    if not is_exact:
+    if isinstance(base, Mapping) and isinstance(changed, Mapping) and not is_exact:
         _serve_faster(netlist, base, changed)
         parts = build_netlist(changed, origin.activity).components
         area_um2 = sum(part.area_um2 for part in parts)
@@ -74,8 +73,10 @@ def predict(result: Result, change: Change, changed: Mapping) -> Prediction | No
     )
 
 
-def _places(mapping: Mapping) -> tuple[object, ...]:
-    """All of a mapping but the chip's keys."""
+def _places(mapping: AnyMapping) -> tuple[object, ...]:
+    """All of a mapping but the chip's keys; nothing on an array, which is simulated anew with every change."""
+    if isinstance(mapping, ArrayMapping):
+        return ()
     return mapping.layers, mapping.n_tiles, mapping.mesh_width, mapping.mesh_height, mapping.nodes
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from archsim.engine.geometry import check_buffers
+from archsim.engine.platforms import check_buffers
 from archsim.engine.simulation import Progress, simulate_activity
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
-from archsim.hardware.models import Hardware
+from archsim.hardware.systolic import AnyHardware
 from archsim.inference import infer
 from archsim.mapping import map_network
 from archsim.result import Result
@@ -49,7 +49,7 @@ class _Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hardware: Hardware
+    hardware: AnyHardware = Field(discriminator="kind")
     cost_library: CostLibrary
     workload: _Workload
 

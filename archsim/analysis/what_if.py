@@ -26,15 +26,15 @@ from archsim.analysis.critical_path import co_critical, critical_path, kinds_of
 from archsim.analysis.prediction import Prediction, changed_mapping, predict
 from archsim.engine.simulation import Origin, simulate_activity
 from archsim.errors import ConfigError, MappingError
-from archsim.hardware.models import Hardware
 from archsim.hardware.reader import change_hardware
+from archsim.hardware.systolic import AnyHardware
 from archsim.inference import infer
 from archsim.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from archsim.mapping import Mapping as ChipMapping
+    from archsim.mapping import AnyMapping
 
 Progress = Callable[[str, float], None]
 
@@ -104,7 +104,7 @@ class _Tried:
 
     def __init__(self, change: Change, row: dict[str, Any]) -> None:
         self.change, self.row = change, row
-        self.unverified: ChipMapping | None = None
+        self.unverified: AnyMapping | None = None
 
     @property
     def gain(self) -> float:
@@ -223,7 +223,7 @@ def _adds_copies(each: _Tried) -> bool:
     return any(key in COPIES for key in each.change)
 
 
-def change_words(hardware: Hardware, key: str, value: object) -> str:
+def change_words(hardware: AnyHardware, key: str, value: object) -> str:
     """A key with its present and its new value; of a table only the entries that change."""
     present: Any = hardware
     for part in key.split("."):

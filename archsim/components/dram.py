@@ -14,12 +14,12 @@ import numpy as np
 from archsim.components.netlist import Action
 from archsim.components.pricing import priced_action
 from archsim.eventlog import Movement
-from archsim.hardware.models import Hardware
+from archsim.hardware.systolic import AnyHardware
 
 COMPONENT = "dram"
 
 
-def access_action(hardware: Hardware, name: str, bits: np.ndarray, frames: np.ndarray, movement: Movement) -> Action:
+def access_action(hardware: AnyHardware, name: str, bits: np.ndarray, frames: np.ndarray, movement: Movement) -> Action:
     """Read or write positions of a stream, in order.
 
     Energy is that of whole bursts; the bits of the log are those asked for.
@@ -48,7 +48,7 @@ def access_action(hardware: Hardware, name: str, bits: np.ndarray, frames: np.nd
     return replace(action, bits=bits)
 
 
-def bursts_and_rows(hardware: Hardware, bits: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bursts_and_rows(hardware: AnyHardware, bits: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bursts that every token moves and rows that it opens, int64."""
     dram = hardware.chip.dram
     burst_bits, per_row = dram.channel.burst_bytes * 8, dram.channel.page_bytes // dram.channel.burst_bytes
@@ -63,6 +63,6 @@ def bursts_and_rows(hardware: Hardware, bits: np.ndarray, frames: np.ndarray) ->
     return n_bursts, np.where(n_bursts > 0, touched, 0)
 
 
-def latency_ps(hardware: Hardware) -> int:
+def latency_ps(hardware: AnyHardware) -> int:
     """From the end of a read on the channel to its arrival on chip."""
     return round(hardware.chip.dram.channel.latency_ns * 1e3)

@@ -7,8 +7,7 @@ from numpy.typing import ArrayLike
 
 from archsim.components.netlist import Action, constant
 from archsim.eventlog import Movement
-from archsim.hardware.models import Hardware
-from archsim.hardware.rollup import cost_parameters
+from archsim.hardware.platform import Platform
 
 
 def cycles_ps(n_cycles: ArrayLike, clock_mhz: float) -> np.ndarray:
@@ -17,7 +16,7 @@ def cycles_ps(n_cycles: ArrayLike, clock_mhz: float) -> np.ndarray:
 
 
 def priced_action(
-    hardware: Hardware,
+    hardware: Platform,
     component: str,
     entry: tuple[str, str],
     n_tokens: int,
@@ -43,7 +42,7 @@ def priced_action(
         rows: Rows it drives.
         movement: Where the bits go, for the data-movement table.
     """
-    parameters = cost_parameters(hardware, entry[0])
+    parameters = hardware.cost_parameters(entry[0])
     cost = hardware.library.action(*entry)
     units = {"event": np.multiply(count, repeats), "bit": bits, "row": rows}[cost.per]
     energy_pj = np.asarray(units, np.float64) * hardware.library.energy_pj(entry[0], entry[1], **parameters)

@@ -383,5 +383,5 @@ def tokens_of(lane: Lane, sample: int) -> tuple[int, int]:
     bounds = [sample * per_sample, (sample + 1) * per_sample]
     if lane.labels is None:
         return min(bounds[0], lane.n_tokens), min(bounds[1], lane.n_tokens)
-    first, end = np.searchsorted(lane.labels, bounds).tolist()
+    first, end = np.searchsorted(lane.labels // per_sample, [sample, sample + 1]).tolist()
     return first, end

@@ -16,15 +16,14 @@ from archsim.components.netlist import Netlist
 from archsim.components.trace import ExecutionTrace
 from archsim.engine import conservation, metrics, simpy_execution, tables
 from archsim.engine.critical_path import path_table
-from archsim.engine.crossbar_chip import build_netlist
-from archsim.engine.geometry import is_read_once
 from archsim.engine.log import build_log
+from archsim.engine.notes import run_notes
+from archsim.engine.platforms import build_netlist, platform_figures
 from archsim.engine.queues import queue_table, waits_of
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
-from archsim.hardware.models import Hardware
-from archsim.hardware.words import analog_rows
-from archsim.mapping import Mapping
+from archsim.hardware.systolic import AnyHardware
+from archsim.mapping import AnyMapping
 from archsim.result import FORMAT_VERSION, Later, Result
 from archsim.version import VERSION
 from archsim.workload.model import Workload
@@ -45,13 +44,13 @@ _MIN_SAMPLES_FOR_PERCENTILES = 20
 class Origin(NamedTuple):
     """What a run was computed from; results keep it in memory, so that it can be repeated with changes."""
 
-    mapping: Mapping
+    mapping: AnyMapping
     workload: Workload
     activity: Activity
 
 
 def simulate_activity(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     activity: Activity,
     seed: int = 0,
@@ -81,7 +80,7 @@ def simulate_activity(
 
 
 def build_result(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     activity: Activity,
     netlist: Netlist,
@@ -104,14 +103,7 @@ def build_result(
         },
         summary["energy_pj"],
     )
-    notes = (
-        *activity.notes,
-        *_cell_notes(mapping, activity),
-        *_unusual_notes(mapping),
-        *_round_notes(mapping),
-        *_clip_notes(activity),
-        *_energy_notes(mapping, activity),
-    )
+    notes = (*activity.notes, *run_notes(mapping, activity))
     chips = tables.chip_table(activity.accuracy)
     return Result(
         summary,
@@ -131,72 +123,6 @@ def build_result(
         ),
         origin=Origin(mapping, workload, activity),
     )
-
-
-def _cell_notes(mapping: Mapping, activity: Activity) -> list[str]:
-    """What cells, wires and converters are where they are not ideal, and whose accuracy is shown."""
-    pe = mapping.hardware.tile.pe
-    rows = dict(analog_rows(mapping.hardware))
-    if pe.crossbar.device.physics.is_ideal:
-        rows.pop("cells")
-    notes = [f"{part}: {words}" for part, words in rows.items()]
-    if notes and activity.kind != "inferred":
-        return [*notes, f"the activity is {activity.kind}: spikes and accuracy are not those of these cells"]
-    if pe.differs_from_chip_to_chip and activity.accuracy.raw is not None and len(activity.accuracy.chips) < 2:
-        notes.append("chips differ, and accuracy is that of one chip; more of them (--chips) show the spread")
-    return notes
-
-
-def _energy_notes(mapping: Mapping, activity: Activity) -> list[str]:
-    """Where the circuit's read energy was asked for, but the activity does not come from this chip's circuit."""
-    on_crossbars = [layer.layer.name for layer in mapping.layers if not layer.is_digital]
-    without = [name for name in on_crossbars if activity.layers[name].read_power_w is None]
-    if mapping.hardware.tile.pe.crossbar.v_read_v is None or not without:
-        return []
-    return [
-        f"read energy of {', '.join(without)} is the cost library's, not the circuit's (v_read_v): "
-        f"the activity is {activity.kind}, so this chip's crossbars were not solved"
-    ]
-
-
-_UNITS = {
-    "mac": "by digital MAC units",
-    "product_unit": "by a digital product unit",
-    "pe": "on crossbars that are rewritten",
-}
-
-
-def _round_notes(mapping: Mapping) -> list[str]:
-    """How often crossbars are written during the run, where the chip does not hold all weights."""
-    if mapping.n_rounds == 1:
-        return []
-    often = "sample" if mapping.hardware.mapping.schedule == "tick_batched" else "timestep"
-    return [f"the chip does not hold all weights: crossbars are written in {mapping.n_rounds} rounds per {often}"]
-
-
-def _unusual_notes(mapping: Mapping) -> list[str]:
-    """Which layers are not on crossbars programmed beforehand, and how often they are computed."""
-    return [
-        f"layer '{layer.layer.name}' is computed {_UNITS[layer.pes[0].unit]}, "
-        + ("once per sample" if is_read_once(mapping, layer) else "at every timestep")
-        for layer in mapping.layers
-        if layer.is_digital or layer.layer.kind == "product"
-    ]
-
-
-def _clip_notes(activity: Activity) -> list[str]:
-    """What was cut off on the way through the chip, layer by layer, in the recorded samples."""
-    notes = []
-    for name, layer in activity.layers.items():
-        counts = (
-            (layer.clipped_inputs, "input values clipped to the bits that rows carry"),
-            (layer.clipped_biases, "biases clipped to the largest weight that cells hold"),
-            (layer.clipped_operands, "operand values clipped to mapping.operand_bits"),
-            (layer.adc_clips, "conversions outside the converter's range"),
-            (layer.v_mem_saturations, "saturated membrane potentials"),
-        )
-        notes += [f"layer '{name}': {count} {what}" for count, what in counts if count]
-    return notes
 
 
 def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
@@ -250,7 +176,7 @@ def _execution(engine: str) -> Callable[[Netlist, Callable[[float], None] | None
 
 
 def _summary(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     activity: Activity,
     log: EventLog,
@@ -309,10 +235,7 @@ def _summary(
         "n_accuracy_samples": activity.accuracy.n_samples,
         **metrics.chip_statistics(activity.accuracy),
         "n_services": int(log.totals.n_rows[~leaks].sum()),
-        "n_crossbars": mapping.n_crossbars,
-        "n_pes": mapping.n_pes,
-        "n_tiles": mapping.n_tiles_used,
-        "cell_utilisation": mapping.cell_utilisation,
+        **platform_figures(mapping),
     }
 
 
@@ -330,7 +253,7 @@ def _throughput(log: EventLog, n_samples: int) -> float | None:
     return float((n_samples - 2) / ((last[-1] - last[1]) * 1e-12))
 
 
-def _resolved_config(hardware: Hardware, workload: Workload) -> str:
+def _resolved_config(hardware: AnyHardware, workload: Workload) -> str:
     """Everything that determined the run as one YAML document: hardware, cost library, workload."""
     fields = {
         "name": workload.name,

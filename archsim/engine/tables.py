@@ -8,6 +8,7 @@ rows to 1e-12.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -19,9 +20,9 @@ from archsim.engine import geometry
 from archsim.engine.metrics import SynapticOps, activation_sparsity
 from archsim.engine.queues import named_component
 from archsim.eventlog import CREDIT, EventLog, Level
-from archsim.mapping import LayerMapping, Mapping
+from archsim.mapping import AnyMapping, ArrayMapping, LayerMapping, Mapping
 from archsim.mapping.rules import cols_per_value
-from archsim.workload.network import INPUT
+from archsim.workload.network import INPUT, Layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def component_table(netlist: Netlist, trace: ExecutionTrace, log: EventLog) -> p
     return frame
 
 
-def layer_table(mapping: Mapping, activity: Activity, log: EventLog, ops: dict[str, SynapticOps]) -> pd.DataFrame:
+def layer_table(mapping: AnyMapping, activity: Activity, log: EventLog, ops: dict[str, SynapticOps]) -> pd.DataFrame:
     """One row per layer in order of data flow, the input port first; energies sum to the dynamic energy.
 
     Counts and synaptic operations are those of all samples together.
@@ -65,26 +66,45 @@ def layer_table(mapping: Mapping, activity: Activity, log: EventLog, ops: dict[s
     import pandas as pd  # heavy, loaded with the first table
 
     rows = [_layer_row(INPUT, None, None, 0, 0, log)]
-    for layer in mapping.layers:
-        values = activity.layers[layer.layer.name]
-        bits = geometry.input_bits(mapping, layer, values)
-        n_frames = activity.n_samples * (1 if geometry.is_read_once(mapping, layer) else activity.n_timesteps)
-        row = _layer_row(layer.layer.name, layer, values, bits, n_frames, log)
-        done = ops[layer.layer.name]
+    if isinstance(mapping, ArrayMapping):
+        found = _array_rows(mapping, activity, log)
+    else:
+        found = _chip_rows(mapping, activity, log)
+    for row in found:
+        done = ops[row["layer"]]
         more = {"synaptic_ops": done.dense, "effective_acs": done.effective_acs, "effective_macs": done.effective_macs}
         rows.append(row | more)
     return pd.DataFrame(rows)
 
 
-def tile_table(mapping: Mapping) -> pd.DataFrame:
+def _chip_rows(mapping: Mapping, activity: Activity, log: EventLog) -> Iterator[dict[str, Any]]:
+    for layer in mapping.layers:
+        values = activity.layers[layer.layer.name]
+        n_frames = activity.n_samples * (1 if geometry.is_read_once(mapping, layer) else activity.n_timesteps)
+        yield _layer_row(layer.layer.name, layer, values, geometry.input_bits(mapping, layer, values), n_frames, log)
+
+
+def _array_rows(mapping: ArrayMapping, activity: Activity, log: EventLog) -> Iterator[dict[str, Any]]:
+    """Layers of a systolic array, which has no crossbars or tiles and gives every layer all of its PEs."""
+    for layer in mapping.layers:
+        values, spec = activity.layers[layer.layer.name], layer.layer
+        n_frames = activity.n_samples * activity.n_timesteps
+        row = _layer_row(spec.name, None, None, 0, 0, log)
+        row |= {"kind": spec.kind, "n_neurons": spec.n_neurons, "n_pes": mapping.hardware.array.n_pes}
+        yield row | _values_row(spec, values, n_frames)
+
+
+def tile_table(mapping: AnyMapping) -> pd.DataFrame:
     """One row per tile of the chip: its place on the NoC, counted from the top left, and what it holds.
 
     Columns: `tile`, `node`, `x`, `y`, `layers` (in order of data flow, ` + ` between them), `n_pes` and
     `n_crossbars` that hold weights, `cell_utilisation` of these crossbars, null where there are none. With several
-    rounds, the crossbars of all of them.
+    rounds, the crossbars of all of them. A systolic array has no tiles, and no rows.
     """
     import pandas as pd  # heavy, loaded with the first table
 
+    if isinstance(mapping, ArrayMapping):
+        return pd.DataFrame(columns=["tile", "node", "x", "y", "layers", "n_pes", "n_crossbars", "cell_utilisation"])
     crossbar = mapping.hardware.tile.pe.crossbar
     n_cells = crossbar.rows * crossbar.cols
     layers: list[list[str]] = [[] for _ in mapping.nodes]
@@ -117,7 +137,7 @@ def tile_table(mapping: Mapping) -> pd.DataFrame:
     )
 
 
-def spike_table(mapping: Mapping, activity: Activity) -> pd.DataFrame:
+def spike_table(mapping: AnyMapping, activity: Activity) -> pd.DataFrame:
     """Spikes of every layer at every timestep, all samples together: `layer`, `timestep`, `spikes_in`, `spikes_out`."""
     import pandas as pd  # heavy, loaded with the first table
 
@@ -182,7 +202,7 @@ def _layer_row(
         return mine & (totals.action == (log.actions.index(action) if action in log.actions else -1))
 
     reads = _count_component(log, of("read"), ".crossbar")
-    updates = _count_component(log, mine, ".neuron")
+    updates = _count_component(log, of("update"), ".neuron")
     conversions = int(totals.count[of("convert")].sum())
     row: dict[str, Any] = {
         "layer": name,
@@ -207,18 +227,23 @@ def _layer_row(
         "error_rel": None,
     }
     if layer is not None and values is not None:
-        _, height, width = layer.layer.conv_shape
-        n_tokens = n_frames * height * width
-        row["tokens"] = n_tokens
-        row["nf"] = values.nf
         n_reads = sum(layer.n_reads(pe.row_block) for pe in layer.pes) // layer.n_copies
-        row["skipped_reads"] = n_tokens * n_reads * bits - reads
-        row["spikes_in"] = int(np.abs(values.inputs.astype(np.int64)).sum())
-        row["spikes_out"] = int(values.spikes.sum(dtype=np.int64))
-        if layer.layer.neuron.fires:
-            row["activation_sparsity"] = activation_sparsity(values)
-        row["error_rel"] = values.error_rel
+        row |= _values_row(layer.layer, values, n_frames)
+        row["skipped_reads"] = row["tokens"] * n_reads * bits - reads
+        row["nf"] = values.nf
     return row
+
+
+def _values_row(spec: Layer, values: LayerActivity, n_frames: int) -> dict[str, Any]:
+    """What the values of a layer say: tokens, spikes, sparsity, error."""
+    _, height, width = spec.conv_shape
+    return {
+        "tokens": n_frames * height * width,
+        "spikes_in": int(np.abs(values.inputs.astype(np.int64)).sum()),
+        "spikes_out": int(values.spikes.sum(dtype=np.int64)),
+        "activation_sparsity": activation_sparsity(values) if spec.neuron.fires else None,
+        "error_rel": values.error_rel,
+    }
 
 
 def _count_component(log: EventLog, mine: np.ndarray, suffix: str) -> int:

@@ -16,7 +16,7 @@ from archsim.errors import ConfigError
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Parameter = Annotated[float, Field(gt=0, le=1e9)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-Rule = Literal["linear", "quadratic", "exp2"] | dict[Parameter, Annotated[float, Field(gt=0, le=1e12)]]
+Rule = Literal["sqrt", "linear", "quadratic", "exp2"] | dict[Parameter, Annotated[float, Field(gt=0, le=1e12)]]
 EntryKind = Literal[
     "measured", "spice", "synthesis", "cacti", "survey-fit", "paper-table", "derived", "assumption"
 ]  # fmt: skip
@@ -45,7 +45,7 @@ class Entry(CostModel):
     at: dict[Name, Parameter] = {}
     """Parameter values that the number holds for."""
     scale: dict[Name, Rule] = {}
-    """Parameter -> `linear`, `quadratic`, `exp2` (doubles per unit), or a table of relative sizes by value."""
+    """Parameter -> `sqrt`, `linear`, `quadratic`, `exp2` (doubles per unit), or a table of relative sizes by value."""
 
     @model_validator(mode="after")
     def _scales_from_a_known_point(self) -> Self:
@@ -238,4 +238,4 @@ def _relative_size(rule: str | dict[float, float], value: float, at: float) -> f
         return rule[value] / rule[at]
     if rule == "exp2":
         return float(2.0 ** (value - at))
-    return value / at if rule == "linear" else (value / at) ** 2
+    return (value / at) ** {"sqrt": 0.5, "linear": 1, "quadratic": 2}[rule]

@@ -30,12 +30,15 @@ class Channel:
 
 CHANNELS = {
     "lpddr4": Channel(gb_per_s=6.4, latency_ns=21.875, burst_bytes=32, page_bytes=2048, row_open_ns=35.0),
+    "ddr3": Channel(gb_per_s=12.8, latency_ns=13.75, burst_bytes=64, page_bytes=8192, row_open_ns=27.5),
     "hbm2": Channel(gb_per_s=32.0, latency_ns=14.0, burst_bytes=64, page_bytes=1024, row_open_ns=28.0),
 }
 """One channel of each kind.
 
 `lpddr4`: LPDDR4-3200, one x16 channel: 3.2 Gb/s x 16; burst of 16; 1024 columns of 16 bits; latency CL + tDQSCK (32 + 3
 cycles of 0.625 ns), row tRP + tRCD (27 + 29 cycles). Source: table of Ramulator (src/LPDDR4.h) from JESD209-4.
+`ddr3`: DDR3-1600 11-11-11, one rank of 64 bits: 1.6 Gb/s x 64; burst of 8; eight devices of 1 KB rows; CL 11 and tRP +
+tRCD 22 cycles of 1.25 ns. Source: JEDEC JESD79-3F, speed bin DDR3-1600K.
 `hbm2`: HBM2 at 2 Gb/s, one of eight channels of 128 bits; burst of 4; 64 columns of 128 bits; CL 14 ns, tRP + tRCD
 28 ns. Source: DRAMsim3, configs/HBM2_8Gb_x128.ini.
 """
@@ -48,8 +51,9 @@ class Dram(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    kind: Literal["none", "lpddr4", "hbm2"] = "none"
-    """`none`: there is no DRAM; `lpddr4`: one x16 channel of LPDDR4-3200; `hbm2`: one 128-bit channel of HBM2."""
+    kind: Literal["none", "lpddr4", "ddr3", "hbm2"] = "none"
+    """`none`: there is no DRAM; `lpddr4`: one x16 channel of LPDDR4-3200; `ddr3`: one 64-bit channel of DDR3-1600;
+    `hbm2`: one 128-bit channel of HBM2."""
     gb_per_s: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
     """Bandwidth of the channel in 10^9 bytes per second."""
     latency_ns: Nanoseconds | Auto = "auto"
@@ -73,7 +77,7 @@ class Dram(BaseModel):
         given = [name for name, key in defaults if name != "kind" and getattr(self, name) != key.default]
         if self.kind == "none" and given:
             raise ValueError(
-                f"{given[0]} is given and kind is none; choose kind: lpddr4 or hbm2, or leave {given[0]} out"
+                f"{given[0]} is given and kind is none; choose kind: lpddr4, ddr3 or hbm2, or leave {given[0]} out"
             )
         if self.kind != "none" and self.channel.page_bytes % self.channel.burst_bytes:
             raise ValueError(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from archsim.errors import ConfigError
-from archsim.hardware.costs import CostLibrary
 from archsim.hardware.devices import LARGEST_DRIVE, Device, DevicePhysics
 from archsim.hardware.dram import Dram
+from archsim.hardware.platform import ClockMhz, Part, Platform
 from archsim.units import ceil_div, cycles_of
 
 Auto = Literal["auto"]
@@ -24,20 +24,10 @@ Side = Annotated[int, Field(ge=1, le=1024)]
 Group = Annotated[int, Field(ge=1, le=4096)]
 Bits = Annotated[int, Field(ge=1, le=32)]
 Resistance = Annotated[float, Field(ge=0, le=1e9)]
-ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
 Switch = Annotated[bool, Field(strict=False)]
 N_SIGMA = 6
 """Standard deviations that a bound on something random allows for."""
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
-PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-
-
-class Part(BaseModel):
-    """Base of every hardware model: frozen, strict about types, no unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class Noc(Part):
@@ -397,7 +387,7 @@ class MappingPolicy(Part):
     replication: Literal["none", "balance"] | Annotated[int, Field(ge=1, le=1024)] = "none"
     """Copies of a convolution: `none`, a number, or as many as spare tiles allow for the slowest (`balance`); layers
     that join, come back or are fully connected have one."""
-    layer_replication: dict[LayerName, Annotated[int, Field(ge=1, le=1024)]] = {}
+    layer_replication: dict[LayerName, Annotated[int, Field(ge=1, le=1024)]] = Field(default={})
     """Copies of single convolutions, by name of the layer; these stand before `replication`."""
     share_tiles: bool = False
     """`false`: a tile holds PEs of one layer; `true`: a layer goes on where the one before ended."""
@@ -435,56 +425,36 @@ class MappingPolicy(Part):
     with a whole frame (`layer_by_layer`) or with those of all timesteps (`tick_batched`)."""
 
 
-class Hardware(Part):
-    """A chip: what a hardware file holds."""
+class Hardware(Platform):
+    """A chip of crossbars: what a hardware file of kind crossbar_chip holds."""
 
-    format_version: Literal[1]
-    """Version of this file format."""
-    name: PlainName
-    """Name of the chip."""
     kind: Literal["crossbar_chip"]
     """Platform: a chip of in-memory-computing crossbars."""
-    node_nm: Annotated[int, Field(ge=1, le=1000)]
-    """Technology node in nm; must be the cost library's."""
-    costs: PlainName
-    """Name of the cost library: NAME.yaml beside the hardware file or in costs/ beside it, else a shipped one."""
-    description: Annotated[str, Field(max_length=2000)] = ""
-    """Where the numbers come from, in a sentence."""
     chip: Chip
     """Clock, mesh, memories, neuron modules."""
     tile: Tile
     """The tiles, all alike."""
     mapping: MappingPolicy = MappingPolicy()
     """Mapping policy."""
-    _library: CostLibrary | None = PrivateAttr(default=None)
 
     @property
-    def library(self) -> CostLibrary:
-        """The cost library that came with the file, or was attached.
+    def policy(self) -> MappingPolicy:
+        """How values are taken by rows and cells."""
+        return self.mapping
 
-        Raises:
-            ConfigError: None was: the model was made without `load_hardware` and `with_library`.
-        """
-        if self._library is None:
-            raise ConfigError(
-                f"hardware '{self.name}' has no cost library; use load_hardware, or attach one using with_library"
-            )
-        return self._library
-
-    def with_library(self, library: CostLibrary) -> Self:
-        """Copy of this hardware that pays the prices of `library`.
-
-        Raises:
-            ConfigError: The library is for another node.
-        """
-        if library.node_nm != self.node_nm:
-            raise ConfigError(
-                f"node_nm of hardware '{self.name}' is {self.node_nm}; cost library '{library.name}' "
-                f"is for {library.node_nm}; they must be equal"
-            )
-        copy = self.model_copy()
-        copy._library = library
-        return copy
+    def cost_parameters(self, component: str) -> dict[str, float]:
+        """Parameters that the entries of a component may scale with, at the values of this chip."""
+        pe = self.tile.pe
+        parameters: dict[str, dict[str, float]] = {
+            "crossbar": {"rows": pe.crossbar.rows, "cols": pe.crossbar.cols},
+            "adc": {"bits": pe.adc.bits},
+            "mux": {"cols_per_adc": pe.adc.cols_per_adc},
+            "accumulator": {"bits": self.tile.accumulator.bits},
+            "mac": {"bits": self.mapping.weight_bits},
+            "product_unit": {"bits": self.tile.accumulator.bits},
+            "neuron": {"bits": self.chip.neuron.v_mem_bits},
+        }
+        return parameters.get(component, {})
 
     @model_validator(mode="after")
     def _weight_fits_the_columns(self) -> Self:

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
 from archsim.hardware.levels import read_levels
 from archsim.hardware.models import Hardware
-from archsim.hardware.rollup import cost_parameters
+from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.shipped import find_file, shipped_folder, shipped_names
 from archsim.units import cycles_of
 from archsim.yamlfile import NO_OVERRIDES, build_model, read_model
+
+H = TypeVar("H", bound=AnyHardware)
 
 ACTIONS = {
     "tile_buffer": ("read", "write"),
@@ -40,7 +42,17 @@ ACTIONS = {
     "router": ("hop",),
     "global_buffer": ("read", "write"),
 }
-"""Actions that a simulation counts; a cost library must price all of them, and those of the chip's DRAM if any."""
+"""Actions that the simulation of a crossbar chip counts; a cost library must price all of them, and those of the
+chip's DRAM if any."""
+
+ARRAY_ACTIONS = {
+    "scratchpad": ("access",),
+    "weight_buffer": ("read", "write"),
+    "ifmap_buffer": ("read", "write"),
+    "ofmap_buffer": ("read", "write"),
+    "pooling": ("add",),
+}
+"""Those of a systolic array, beside its PEs and neuron units, of which it has one kind."""
 
 _CYCLES = (
     ("tile.pe.adc.cycles_per_conversion", "adc", "convert"),
@@ -49,7 +61,7 @@ _CYCLES = (
 )
 
 
-def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Hardware:
+def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> AnyHardware:
     """Load a hardware file together with its cost library.
 
     Args:
@@ -60,21 +72,48 @@ def load_hardware(name_or_path: str | Path, overrides: Mapping[str, object] = NO
         ConfigError: All faults of the file and of how it fits its cost library, one line each.
     """
     path = find_file(str(name_or_path), "hwconfigs", ".yaml", ConfigError)
-    hardware = read_model(path, Hardware, ConfigError, overrides, lambda found: _faults(found, path))
-    return _with_levels(hardware, path).with_library(load_costs(path, hardware))
+    hardware = read_model(path, _model_of, ConfigError, overrides, lambda found: _faults(found, path))
+    if isinstance(hardware, Hardware):
+        hardware = _with_levels(hardware, path)
+    return hardware.with_library(load_costs(path, hardware))
 
 
-def change_hardware(hardware: Hardware, changes: Mapping[str, object]) -> Hardware:
+def load_chip(name_or_path: str | Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Hardware:
+    """Load a hardware file that must be a crossbar chip; see `load_hardware`.
+
+    Raises:
+        ConfigError: It is another platform, or faulty.
+    """
+    return require_chip(load_hardware(name_or_path, overrides))
+
+
+def require_chip(hardware: AnyHardware) -> Hardware:
+    """The hardware, which must be a crossbar chip.
+
+    Raises:
+        ConfigError: It is another platform.
+    """
+    if not isinstance(hardware, Hardware):
+        raise ConfigError(f"hardware '{hardware.name}' is of kind {hardware.kind}; it must be a crossbar_chip here")
+    return hardware
+
+
+def _model_of(values: Mapping[Any, object]) -> type[AnyHardware]:
+    """The model of a hardware file, by its kind."""
+    return SystolicArray if values.get("kind") == "systolic_array" else Hardware
+
+
+def change_hardware(hardware: H, changes: Mapping[str, object]) -> H:
     """The hardware with some keys changed, checked as if its file had been loaded with them; prices stay.
 
     Raises:
         ConfigError: All faults of the changes, and of what they make of the hardware.
     """
 
-    def library_of(found: Hardware) -> CostLibrary:
+    def library_of(found: AnyHardware) -> CostLibrary:
         return hardware.library if found.costs == hardware.costs else load_library(found.costs)
 
-    def faults(found: Hardware) -> Iterator[tuple[str, str]]:
+    def faults(found: AnyHardware) -> Iterator[tuple[str, str]]:
         try:
             library = library_of(found)
         except ConfigError as err:
@@ -82,11 +121,12 @@ def change_hardware(hardware: Hardware, changes: Mapping[str, object]) -> Hardwa
         else:
             yield from _cost_faults(found, library)
 
-    changed = build_model(hardware.model_dump(), hardware.name, Hardware, ConfigError, changes, faults)
-    return changed.with_library(library_of(changed))
+    kind = type(hardware)
+    changed: AnyHardware = build_model(hardware.model_dump(), hardware.name, kind, ConfigError, changes, faults)
+    return cast("H", changed.with_library(library_of(changed)))
 
 
-def load_costs(hardware_file: Path | None, hardware: Hardware) -> CostLibrary:
+def load_costs(hardware_file: Path | None, hardware: AnyHardware) -> CostLibrary:
     """Load the cost library that the hardware names: beside its file, in `costs/` beside it, else shipped.
 
     Raises:
@@ -106,15 +146,19 @@ def load_library(name: str) -> CostLibrary:
     return _read_costs(_find_costs(None, name))
 
 
-def needed_actions(hardware: Hardware) -> dict[str, tuple[str, ...]]:
+def needed_actions(hardware: AnyHardware) -> dict[str, tuple[str, ...]]:
     """Actions that the cost library of a chip must price, by component."""
-    dram = hardware.chip.dram
-    return ACTIONS | ({f"dram_{dram.kind}": ("read", "write")} if dram.is_present else {})
+    dram, actions = hardware.chip.dram, ACTIONS
+    if isinstance(hardware, SystolicArray):
+        pe = hardware.array.pe
+        actions = ARRAY_ACTIONS | {f"{pe.mac}_mac": ("cycle", "accumulate"), pe.neuron: ("cycle", "update")}
+    return actions | ({f"dram_{dram.kind}": ("read", "write")} if dram.is_present else {})
 
 
 def hardware_schema() -> dict[str, Any]:
     """JSON schema of a hardware file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Hardware.model_json_schema()}
+    either: TypeAdapter[AnyHardware] = TypeAdapter(Annotated[AnyHardware, Field(discriminator="kind")])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **either.json_schema()}
 
 
 def _with_levels(hardware: Hardware, path: Path) -> Hardware:
@@ -146,9 +190,10 @@ def _table_faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
             yield dotted, f"{dotted}: {item['msg'].removeprefix('Value error, ')}"
 
 
-def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
+def _faults(hardware: AnyHardware, path: Path) -> Iterator[tuple[str, str]]:
     """What is wrong with valid hardware in view of the files beside it, its cost library above all: (key, fault)."""
-    yield from _table_faults(hardware, path)
+    if isinstance(hardware, Hardware):
+        yield from _table_faults(hardware, path)
     try:
         costs_file = _find_costs(path, hardware.costs)
     except ConfigError as err:
@@ -157,7 +202,7 @@ def _faults(hardware: Hardware, path: Path) -> Iterator[tuple[str, str]]:
     yield from _cost_faults(hardware, _read_costs(costs_file))
 
 
-def _cost_faults(hardware: Hardware, library: CostLibrary) -> Iterator[tuple[str, str]]:
+def _cost_faults(hardware: AnyHardware, library: CostLibrary) -> Iterator[tuple[str, str]]:
     """What is wrong with valid hardware in view of its cost library: (key, fault)."""
     if library.node_nm != hardware.node_nm:
         where = f"node_nm is {hardware.node_nm}; cost library '{library.name}' is for {library.node_nm}"
@@ -165,15 +210,17 @@ def _cost_faults(hardware: Hardware, library: CostLibrary) -> Iterator[tuple[str
     for component, actions in needed_actions(hardware).items():
         for action in actions:
             try:
-                library.energy_pj(component, action, **cost_parameters(hardware, component))
+                library.energy_pj(component, action, **hardware.cost_parameters(component))
             except ConfigError as err:
                 yield "costs", str(err)
         try:
-            library.area_um2(component, **cost_parameters(hardware, component))
-            library.leakage_mw(component, **cost_parameters(hardware, component))
-            library.peak_power_mw(component, **cost_parameters(hardware, component))
+            library.area_um2(component, **hardware.cost_parameters(component))
+            library.leakage_mw(component, **hardware.cost_parameters(component))
+            library.peak_power_mw(component, **hardware.cost_parameters(component))
         except ConfigError as err:
             yield "costs", str(err)
+    if not isinstance(hardware, Hardware):
+        return
     yield from _too_few_cycles(hardware, library)
     costs = library.components.get("crossbar")
     if library.node_nm == hardware.node_nm and costs is not None and "write" in costs.actions:

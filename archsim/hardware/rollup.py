@@ -25,21 +25,6 @@ class Part:
     """Published peak power; 0 where the library has none."""
 
 
-def cost_parameters(hardware: Hardware, component: str) -> dict[str, float]:
-    """Parameters that the entries of a component may scale with, at the values of this hardware."""
-    pe = hardware.tile.pe
-    parameters: dict[str, dict[str, float]] = {
-        "crossbar": {"rows": pe.crossbar.rows, "cols": pe.crossbar.cols},
-        "adc": {"bits": pe.adc.bits},
-        "mux": {"cols_per_adc": pe.adc.cols_per_adc},
-        "accumulator": {"bits": hardware.tile.accumulator.bits},
-        "mac": {"bits": hardware.mapping.weight_bits},
-        "product_unit": {"bits": hardware.tile.accumulator.bits},
-        "neuron": {"bits": hardware.chip.neuron.v_mem_bits},
-    }
-    return parameters.get(component, {})
-
-
 def pe_parts(hardware: Hardware) -> list[Part]:
     """Parts of one PE, in the order in which a token passes them."""
     pe = hardware.tile.pe
@@ -115,7 +100,7 @@ def _neuron_parts(hardware: Hardware, path: str, v_mem_bits: int) -> list[Part]:
 def _part(hardware: Hardware, path: str, kind: str, instances: int = 1, bits: int | None = None) -> Part:
     """One part: `instances` equal pieces, or a memory of `bits` bits, whichever the entry is given for."""
     library = hardware.library
-    parameters = cost_parameters(hardware, kind)
+    parameters = hardware.cost_parameters(kind)
     area, leakage = library.area(kind), library.leakage(kind)
     return Part(
         path,

@@ -15,7 +15,7 @@ from archsim.activity import Activity
 from archsim.errors import WorkloadError
 from archsim.inference.assumed import assumed_activity
 from archsim.inference.replay import replayed_activity
-from archsim.mapping import Mapping
+from archsim.mapping import AnyMapping
 from archsim.workload.model import Recording, Workload
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Progress = Callable[[str, float], None]
 
 
 def infer(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     samples: int = 1,
     seed: int = 0,
@@ -53,9 +53,9 @@ def infer(
         kind = "a recorded trace" if workload.recording is not None else "a network without weights"
         raise WorkloadError(f"workload '{workload.name}' is {kind}, whose accuracy no chip changes; set chips to 1.")
     if workload.recording is not None:
-        return replayed_activity(workload, mapping.hardware.mapping, samples)
+        return replayed_activity(workload, mapping.hardware.policy, samples)
     if not workload.network.has_weights:
-        return assumed_activity(workload, samples, seed, mapping.hardware.mapping)
+        return assumed_activity(workload, samples, seed, mapping.hardware.policy)
     from archsim.inference.network import infer_network  # imports torch
 
     return infer_network(mapping, workload, samples, seed, chips, progress)

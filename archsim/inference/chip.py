@@ -22,8 +22,9 @@ from archsim.analog.product import hardware_sums, read_power_w
 from archsim.analog.programming import program_layer, program_operand
 from archsim.errors import MappingError, SimulationError
 from archsim.hardware.models import MappingPolicy
+from archsim.hardware.systolic import SystolicArray
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
-from archsim.mapping.model import LayerMapping, Mapping
+from archsim.mapping import AnyMapping, ArrayLayer, LayerMapping
 from archsim.mapping.rules import shared_channels
 from archsim.workload.network import INPUT, Layer, Shape
 
@@ -63,8 +64,8 @@ class ChipLayer:
 
 
 def program(
-    mapping: Mapping,
-    mapped: LayerMapping,
+    mapping: AnyMapping,
+    mapped: LayerMapping | ArrayLayer,
     input_scale: float,
     rows: InputFormat,
     chip: ChipSeed = DEFAULT_CHIP,
@@ -78,13 +79,16 @@ def program(
     layer, hardware = mapped.layer, mapping.hardware
     scale = input_scale if layer.source == INPUT else 1.0
     programmed: ProgrammedLayer | DigitalLayer | None
-    if layer.kind == "product":
+    if isinstance(mapped, ArrayLayer) or isinstance(hardware, SystolicArray):
+        weight_bits = hardware.policy.weight_bits
+        programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
+    elif layer.kind == "product":
         shape = (layer.out_channels, layer.in_shape[0])
         programmed = None
         if not mapped.is_digital:
             programmed = program_operand(shape, layer.groups, _geometry(mapped), hardware, layer.name, chip)
     elif mapped.is_digital:
-        weight_bits = hardware.mapping.weight_bits
+        weight_bits = hardware.policy.weight_bits
         programmed = program_digital(_weight_tensor(layer), weight_bits, layer.stride, layer.padding)
     else:
         bias = _bias_tensor(layer) / scale if mapped.n_bias_rows else None
@@ -93,12 +97,12 @@ def program(
     return ChipLayer(
         layer=layer,
         programmed=programmed,
-        policy=mapping.hardware.mapping,
-        row_shape=mapped.row_layer.in_shape,
+        policy=hardware.policy,
+        row_shape=layer.in_shape if isinstance(mapped, ArrayLayer) else mapped.row_layer.in_shape,
         input_scale=scale,
         first_rows=rows if layer.source == INPUT else None,
-        v_mem_bits=mapping.hardware.chip.neuron.v_mem_bits,
-        n_shared=shared_channels(mapping.hardware, layer),
+        v_mem_bits=hardware.chip.neuron.v_mem_bits,
+        n_shared=shared_channels(hardware, layer),
     )
 
 

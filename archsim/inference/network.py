@@ -7,7 +7,7 @@ without hardware.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,7 @@ from archsim.inference.flow import (
     pooled,
     run_network,
 )
-from archsim.mapping.model import Mapping
+from archsim.mapping import AnyMapping, ArrayLayer, LayerMapping
 from archsim.workload.attention import require_products
 from archsim.workload.model import InputData, Workload
 from archsim.workload.network import INPUT, Layer, Network
@@ -100,7 +100,7 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
 
 
 def infer_network(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     samples: int = 1,
     seed: int = 0,
@@ -179,11 +179,11 @@ def _calibration_set(workload: Workload, data: InputData) -> tuple[InputData, tu
     return replace(data, values=values, labels=None), (note,)
 
 
-def _input_format(mapping: Mapping, *parts: InputData) -> InputFormat:
+def _input_format(mapping: AnyMapping, *parts: InputData) -> InputFormat:
     """Format of the network's input, wide enough for every sample; MAC units take it as wide as it is."""
     low = min(int(part.values.min(initial=0)) for part in parts)
     high = max(int(part.values.max(initial=0)) for part in parts)
-    policy = mapping.hardware.mapping
+    policy = mapping.hardware.policy
     if policy.first_layer == "digital":
         policy = policy.model_copy(update={"input_coding": "bit_serial", "input_bits": "auto"})
     return row_format(policy, low, high)
@@ -218,7 +218,7 @@ def _has_gains(chip: list[ChipLayer]) -> bool:
 
 
 def _calibrate(
-    mapping: Mapping,
+    mapping: AnyMapping,
     workload: Workload,
     data: InputData,
     rows: InputFormat,
@@ -228,8 +228,9 @@ def _calibrate(
     """Program the chip and fit it layer by layer, each on what the layers before (with exact V_mem) feed it."""
     network, n_timesteps = mapping.network, workload.n_timesteps
     chip = []
-    for number, mapped in enumerate(mapping.layers):
-        written = _programming(progress, number, len(mapping.layers))
+    layers: Sequence[LayerMapping | ArrayLayer] = mapping.layers
+    for number, mapped in enumerate(layers):
+        written = _programming(progress, number, len(layers))
         chip.append(program(mapping, mapped, data.scale, rows, seed, written))
     values = _steps(data, n_timesteps)
     if any(layer.delayed for layer in network.layers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archsim.hardware.models import Hardware, MappingPolicy
+from archsim.hardware.systolic import AnyHardware
 from archsim.workload.network import INPUT, Layer, Network, Shape
 
 
@@ -66,7 +67,7 @@ def channels_per_crossbar(hardware: Hardware, layer: Layer) -> int:
     return (hardware.tile.pe.crossbar.cols - cols_of(hardware, layer, 0)) // cols_per_value(hardware, layer)
 
 
-def shared_channels(hardware: Hardware, layer: Layer) -> int:
+def shared_channels(hardware: AnyHardware, layer: Layer) -> int:
     """Channels of a layer that share one neuron unit and its potential; a readout keeps a potential per channel."""
     return hardware.chip.neuron.shared_channels if layer.neuron.fires else 1
 

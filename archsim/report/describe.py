@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from archsim.hardware import rollup
-from archsim.hardware.costs import Entry
 from archsim.hardware.models import Hardware
+from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.hardware.words import analog_rows
-from archsim.mapping import Mapping
-from archsim.units import format_area, format_number
+from archsim.mapping import AnyMapping, ArrayMapping
+from archsim.report.describe_array import array_mapping_sheets, array_sheets
+from archsim.report.sheets import Sheet, cost_sheet, size_sheet
+from archsim.units import format_number
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A titled table of text."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-def hardware_sheets(hardware: Hardware) -> Iterator[Sheet]:
+def hardware_sheets(hardware: AnyHardware) -> Iterator[Sheet]:
     """Hierarchy, area and power of one tile part by part, the whole chip, the cost library with its sources."""
+    if isinstance(hardware, SystolicArray):
+        yield from array_sheets(hardware)
+        return
     yield _hierarchy(hardware)
-    yield _tile_sizes(hardware)
+    yield _tilesize_sheet(hardware)
     if hardware.chip.tiles != "auto":
-        yield _chip_sizes(hardware, hardware.chip.tiles)
-    yield _costs(hardware)
+        yield _chipsize_sheet(hardware, hardware.chip.tiles)
+    yield cost_sheet(hardware)
 
 
-def mapping_sheets(mapping: Mapping) -> Iterator[Sheet]:
+def mapping_sheets(mapping: AnyMapping) -> Iterator[Sheet]:
     """Where every layer sits, and what the network needs of the chip."""
+    if isinstance(mapping, ArrayMapping):
+        yield from array_mapping_sheets(mapping)
+        return
     rows = [
         (
             item.layer.name,
@@ -96,12 +94,12 @@ def _hierarchy(hardware: Hardware) -> Sheet:
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
 
 
-def _tile_sizes(hardware: Hardware) -> Sheet:
+def _tilesize_sheet(hardware: Hardware) -> Sheet:
     parts = _parts_of_a_tile(hardware)
-    return _sizes("One tile with its router, memories that depend on the network left out", "tile", parts)
+    return size_sheet("One tile with its router, memories that depend on the network left out", "tile", parts)
 
 
-def _chip_sizes(hardware: Hardware, n_tiles: int) -> Sheet:
+def _chipsize_sheet(hardware: Hardware, n_tiles: int) -> Sheet:
     parts = _parts_of_a_tile(hardware)
     tile = rollup.Part(
         "tile",
@@ -111,66 +109,9 @@ def _chip_sizes(hardware: Hardware, n_tiles: int) -> Sheet:
         sum(part.peak_power_mw for part in parts),
     )
     outside = [part for part in rollup.chip_parts(hardware, n_nodes=0) if part.kind != "input"]
-    return _sizes("The chip, memories that depend on the network left out", "chip", [tile] * n_tiles + outside)
+    return size_sheet("The chip, memories that depend on the network left out", "chip", [tile] * n_tiles + outside)
 
 
 def _parts_of_a_tile(hardware: Hardware) -> list[rollup.Part]:
     routers = [part for part in rollup.chip_parts(hardware, n_nodes=1) if part.kind == "router"]
     return rollup.tile_parts(hardware, 0, 0) + routers
-
-
-def _sizes(title: str, whole: str, parts: Sequence[rollup.Part]) -> Sheet:
-    """Area, leakage and, where the cost library has any, peak power, by kind of part."""
-    kinds: dict[str, list[rollup.Part]] = {}
-    for part in parts:
-        kinds.setdefault(part.kind, []).append(part)
-    total = sum(part.area_um2 for part in parts) or 1.0
-    has_power = any(part.peak_power_mw for part in parts)
-    rows = []
-    for name, each, members in [
-        *((kind, format_area(members[0].area_um2), members) for kind, members in kinds.items()),
-        (whole, "", parts),
-    ]:
-        area = sum(part.area_um2 for part in members)
-        row = (
-            name,
-            "1" if name == whole else str(len(members)),
-            each,
-            format_area(area),
-            f"{area / total:.1%}",
-            f"{sum(part.leakage_mw for part in members):.4g} mW",
-        )
-        power = _power(sum(part.peak_power_mw for part in members))
-        rows.append((*row, power) if has_power else row)
-    columns = ("part", "number", "area each", "area", "share", "leakage")
-    return Sheet(title, (*columns, "peak power") if has_power else columns, rows)
-
-
-def _costs(hardware: Hardware) -> Sheet:
-    library = hardware.library
-    rows = []
-    for name, component in library.components.items():
-        parameters = rollup.cost_parameters(hardware, name)
-        for action, entry in component.actions.items():
-            value = library.energy_pj(name, action, **parameters)
-            rows.append(_cost_row(f"{name}.{action}", f"{value:.4g} pJ per {entry.per}", entry))
-        if component.area is not None:
-            area = library.area_um2(name, **parameters)
-            rows.append(_cost_row(f"{name}.area", f"{format_area(area)} per {component.area.per}", component.area))
-        if component.leakage is not None:
-            leakage = library.leakage_mw(name, **parameters)
-            rows.append(
-                _cost_row(f"{name}.leakage", f"{leakage:.4g} mW per {component.leakage.per}", component.leakage)
-            )
-        if component.peak_power is not None:
-            power = library.peak_power_mw(name, **parameters)
-            rows.append(_cost_row(f"{name}.peak_power", f"{_power(power)} per instance", component.peak_power))
-    return Sheet(f"Cost library {hardware.costs}", ("entry", "value here", "node", "kind", "source"), rows)
-
-
-def _power(milliwatts: float) -> str:
-    return f"{milliwatts / 1e3:.4g} W" if milliwatts >= 1e3 else f"{milliwatts:.4g} mW"
-
-
-def _cost_row(name: str, value: str, entry: Entry) -> tuple[str, ...]:
-    return name, value, f"{entry.node_nm:g} nm", entry.kind, entry.source

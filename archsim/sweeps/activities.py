@@ -10,7 +10,7 @@ import numpy as np
 
 from archsim.activity import Accuracy, Activity, ChipAccuracy, LayerActivity
 from archsim.analysis.candidates import value_keys
-from archsim.hardware.models import Hardware
+from archsim.hardware.systolic import AnyHardware
 from archsim.sweeps.cache import Arrays
 from archsim.sweeps.identity import digest
 from archsim.version import VERSION
@@ -18,7 +18,7 @@ from archsim.version import VERSION
 _HEADER = "header"
 
 
-def activity_key(hardware: Hardware, workload_hash: str, samples: int, chips: int, seed: int) -> str:
+def activity_key(hardware: AnyHardware, workload_hash: str, samples: int, chips: int, seed: int) -> str:
     """Hash of everything that an activity depends on; chips that differ in their timing alone have one key."""
     return digest(
         {

@@ -14,13 +14,13 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from archsim.activity import Activity
-from archsim.engine.geometry import check_buffers
+from archsim.engine.platforms import check_buffers
 from archsim.engine.simulation import simulate_activity
 from archsim.errors import ArchsimError, ConfigError
-from archsim.hardware.models import Hardware
 from archsim.hardware.reader import change_hardware
+from archsim.hardware.systolic import AnyHardware
 from archsim.inference import infer
-from archsim.mapping import Mapping, map_network
+from archsim.mapping import AnyMapping, map_network
 from archsim.result import Result
 from archsim.sweeps.activities import activity_key, activity_of, arrays_of
 from archsim.sweeps.axes import Value
@@ -44,7 +44,7 @@ _N_ACTIVITIES = 4
 class Job:
     """What all points of a sweep have in common, as a worker needs it."""
 
-    hardware: Hardware
+    hardware: AnyHardware
     places: dict[str, str]
     """Workload -> shipped name or path."""
     samples: int
@@ -134,7 +134,7 @@ def _loaded(place: str, settings: dict[str, Value], samples: int, seed: int) -> 
     return workload, content_hash(workload)
 
 
-def _activity(job: Job, mapping: Mapping, workload: Workload, workload_hash: str) -> Activity:
+def _activity(job: Job, mapping: AnyMapping, workload: Workload, workload_hash: str) -> Activity:
     """The activity of a point; where it takes a network with weights to find it, from the cache of all processes."""
     key = activity_key(mapping.hardware, workload_hash, job.samples, job.chips, job.seed)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from archsim.errors import ConfigError
-from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_library
+from archsim.hardware.systolic import AnyHardware
 from archsim.sweeps.axes import Value
 from archsim.version import VERSION
 from archsim.workload.model import Workload
@@ -34,7 +34,7 @@ class Base:
     library_hash: str
 
 
-def base_of(hardware: Hardware) -> Base:
+def base_of(hardware: AnyHardware) -> Base:
     """What `point_key` needs of a chip."""
     return Base(hardware.model_dump(), digest(hardware.library.model_dump()))
 

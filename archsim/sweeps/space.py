@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archsim.errors import ArchsimError, ConfigError
-from archsim.hardware.models import Hardware
 from archsim.hardware.reader import change_hardware, load_hardware
+from archsim.hardware.systolic import AnyHardware
 from archsim.shipped import find_file
 from archsim.sweeps.axes import MAX_POINTS, Axis, Keys, Range, Value, Values, drawn, grid, n_combinations
 from archsim.sweeps.constraints import Constraint, parse_constraint
@@ -121,7 +121,7 @@ class Space:
     """A checked sweep file with the chip that it changes and the places of its workloads."""
 
     file: SweepFile
-    hardware: Hardware
+    hardware: AnyHardware
     """The chip with the keys of `set`."""
     folder: Path
     """Where files that it names lie."""
@@ -240,7 +240,7 @@ def load_space(
     return Space(file, _base(file, around), around)
 
 
-def _base(file: SweepFile, folder: Path) -> Hardware:
+def _base(file: SweepFile, folder: Path) -> AnyHardware:
     fixed = {key: value for key, value in file.set.items() if not key.startswith(f"{WORKLOAD}.")}
     return change_hardware(load_hardware(_beside(folder, file.hardware)), fixed)
 
@@ -320,7 +320,7 @@ def _axis_faults(file: SweepFile) -> Iterator[_Fault]:
             yield ("zip", number), f"lists of a group differ in length: {each}"
 
 
-def _key_fault(hardware: Hardware, key: str) -> str | None:
+def _key_fault(hardware: AnyHardware, key: str) -> str | None:
     if key.startswith(f"{WORKLOAD}."):
         name = key.removeprefix(f"{WORKLOAD}.")
         return None if name in WORKLOAD_KEYS else f"unknown key {key}; {_likely(name, WORKLOAD_KEYS, f'{WORKLOAD}.')}"
@@ -329,7 +329,7 @@ def _key_fault(hardware: Hardware, key: str) -> str | None:
     return unknown_key(type(hardware), key)
 
 
-def _constraint_faults(file: SweepFile, hardware: Hardware, text: str) -> Iterator[str]:
+def _constraint_faults(file: SweepFile, hardware: AnyHardware, text: str) -> Iterator[str]:
     try:
         constraint = parse_constraint(text)
     except ConfigError as err:

@@ -30,7 +30,7 @@ from archsim.engine.simulation import execute_netlist
 from archsim.engine.transport import Arrival, Stream, Transport
 from archsim.errors import ConfigError
 from archsim.hardware.models import Hardware
-from archsim.hardware.reader import load_hardware
+from archsim.hardware.reader import load_chip
 from archsim.units import cycles_to_ps
 from archsim.validation.check import Check
 
@@ -188,7 +188,7 @@ def measure(traffic: Traffic) -> dict[str, Any]:
 
 def arrival_cycles(traffic: Traffic, packets: Packets, engine: str = "auto") -> np.ndarray:
     """When the tail of every packet has arrived in its destination, in cycles, int64."""
-    hardware = load_hardware(
+    hardware = load_chip(
         "demo",
         {
             "chip.noc.topology": "mesh",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from archsim.engine.simulation import simulate_activity
 from archsim.hardware.costs import CostLibrary
 from archsim.hardware.models import Hardware
-from archsim.hardware.reader import load_hardware
+from archsim.hardware.reader import load_chip
 from archsim.inference import infer
 from archsim.mapping import map_network
 from archsim.units import ceil_div
@@ -187,7 +187,7 @@ def simulated_terms_pj(result: Result) -> dict[str, float]:
 
 def closed_form_checks() -> Iterator[Check]:
     """The released model against the digits that it prints."""
-    library = load_hardware("spikesim-rram-64").library
+    library = load_chip("spikesim-rram-64").library
     terms = pe_cycle_terms_pj(library)
     references = {
         "tile buffer": 397.0,
@@ -236,7 +236,7 @@ def simulated_checks(progress: Callable[[str, float], None] | None = None) -> It
 
     workload = load_workload("vgg9-convolutions")
     n_pe_cycles = sum(TRUE_SIZES.pe_cycles) * TIMESTEPS
-    hardware = load_hardware("spikesim-rram-64", DENSE | UNLIMITED)
+    hardware = load_chip("spikesim-rram-64", DENSE | UNLIMITED)
     library = hardware.library
     result = simulate(hardware)
     events = result.events
@@ -272,7 +272,7 @@ def simulated_checks(progress: Callable[[str, float], None] | None = None) -> It
         result.summary["latency_ps"] * 1e-9,
         bounds=(bottleneck * 1e-9, serial * 1e-9),
     )
-    digital = simulate(load_hardware("spikesim-rram-64", DENSE | {"tile.pe.column_merge": "digital"}))
+    digital = simulate(load_chip("spikesim-rram-64", DENSE | {"tile.pe.column_merge": "digital"}))
     per_cycle = (sum(simulated_terms_pj(digital).values()) + extra) / n_pe_cycles
     yield Check(
         "simulated: PE cycle, nine crossbars digitised",
