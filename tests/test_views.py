@@ -82,7 +82,7 @@ def test_timesteps_are_columns_as_high_as_their_values():
     shapes = picture(activity_sections.timesteps(tiny_result())).shapes
     boxes = [shape for shape in shapes if shape.kind == "box"]
     assert [shape.title for shape in boxes] == [
-        "timestep 0, time since the timestep before was done: 1 ns",
+        "timestep 0, time since the one before was done: 1 ns",
         "timestep 0, dynamic energy: 4.2 pJ",
     ]
 
@@ -140,6 +140,18 @@ def test_bytes_of_layers_are_the_bits_of_the_movement_table(run):
 
 def test_roofline_needs_operations():
     assert roofline_section.roofline(tiny_result()) is None
+
+
+def test_ceilings_are_listed_for_what_papers_draw(run):
+    table = picture(roofline_section.roofline(run)).table
+    assert list(table.head[6:]) == ["ADCs", "crossbars", "NoC links"]
+    busy = bounds.layer_bounds(run).set_index(["layer", "kind"])["busy_ps"]
+    for row in table.rows:
+        ops = run.layers.set_index("layer").loc[row[0], "synaptic_ops"]
+        if (row[0], "adc") in busy:
+            assert float(row[6].replace(",", "")) == pytest.approx(ops / busy[row[0], "adc"] * 1e3, rel=1e-3)
+        else:
+            assert row[6] == "–"
 
 
 def test_every_layer_is_a_dot_below_its_marks(demo):
@@ -274,7 +286,7 @@ def test_all_checks_hold(run):
     found = checks.cross_checks(run)
     assert [check.name for check in found if not check.holds] == []
     assert len(found) == 9
-    assert words(trust_sections.cross_checks(run)).startswith("All of them hold.")
+    assert words(trust_sections.cross_checks(run)).startswith("All checks hold.")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +302,7 @@ def test_a_figure_that_is_off_fails_its_check(demo, table, column, name):
     broken.loc[1, column] += 1
     result = replace(demo, **{table: broken})
     assert name in [check.name for check in checks.cross_checks(result) if not check.holds]
-    assert "NOT all of them hold" in words(trust_sections.cross_checks(result))
+    assert "NOT all checks hold" in words(trust_sections.cross_checks(result))
 
 
 def test_entries_in_use_carry_all_energy_and_area(run):

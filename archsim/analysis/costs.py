@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archsim.analysis.configuration import setting
 from archsim.analysis.critical_path import kinds_of
 from archsim.result import Result
+from archsim.units import format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,9 @@ def _words(entry: object) -> tuple[str | None, float | None, str | None, str | N
         return None, None, None, None
     units = {"energy_pj": "pJ", "area_um2": "um2", "leakage_mw": "mW"}
     key = next((name for name in units if name in entry), None)
-    value = None if key is None else f"{float(entry[key]):.4g} {units[key]} per {entry.get('per', 'instance')}"
+    value = (
+        None if key is None else f"{format_number(float(entry[key]))} {units[key]} per {entry.get('per', 'instance')}"
+    )
     at = entry.get("at")
     if value is not None and isinstance(at, Mapping) and at:
         value += f" at {', '.join(f'{name} {float(size):g}' for name, size in at.items())}"

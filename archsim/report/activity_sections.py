@@ -33,7 +33,7 @@ def timesteps(result: Result) -> Section | None:
         return None
     question = "Does every timestep cost the same?"
     measures: list[tuple[str, Sequence[float], str, Callable[[float], str]]] = [
-        ("time since the timestep before was done", list(frame["done_ps"]), "c0", format_time),
+        ("time since the one before was done", list(frame["done_ps"]), "c0", format_time),
         ("dynamic energy", list(frame["energy_pj"]), "c1", format_energy),
     ]
     if frame["spikes"].notna().all():
@@ -63,7 +63,7 @@ def _columns(name: str, values: Sequence[float], colour: str, text: Callable[[fl
     most = max(max(values), 0)
     wide = 100 / len(values)
     base = top + _ROW_PX - 8
-    shapes: list[Shape] = [drawing.label(0, top + 14, f"{name}; the tallest is {text(most)}")]
+    shapes: list[Shape] = [drawing.label(0, top + 14, f"{name}, at most {text(most)}")]
     for step, value in enumerate(values):
         if value > 0:
             tall = _PLOT_PX * value / most

@@ -57,13 +57,14 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Label:
-    """Text whose baseline is at `y`."""
+    """Text whose baseline is at `y`; a `fine` one is left out on a phone, where it would lie on others."""
 
     x: str
     y: str
     text: str
     anchor: Anchor = "start"
     soft: bool = False
+    fine: bool = False
     kind: ClassVar[str] = "label"
 
 
@@ -105,9 +106,9 @@ def stroke(
     return Stroke(number(x1), number(y1), number(x2), number(y2), colour, number(width), shown, title)
 
 
-def label(x: float, y: float, text: str, anchor: Anchor = "start", soft: bool = False) -> Label:
+def label(x: float, y: float, text: str, anchor: Anchor = "start", soft: bool = False, fine: bool = False) -> Label:
     """A text from numbers."""
-    return Label(number(x), number(y), text, anchor, soft)
+    return Label(number(x), number(y), text, anchor, soft, fine)
 
 
 def ribbon(left: tuple[float, float], right: tuple[float, float], colour: str, title: str) -> Ribbon:

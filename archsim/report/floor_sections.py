@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ _STEPS = {"east": (1, 0), "west": (-1, 0), "south": (0, 1), "north": (0, -1)}
 _N_LINKS = 12
 _WIDEST = 2.5
 """Width of a cell over its height, at most."""
-_WIDE = 9
-"""Columns of a mesh from which on its tiles are too narrow for names on a phone."""
+_WIDE = 6
+"""Columns of a mesh from which on its tiles are too narrow for names on a phone; only the first of a layer has one."""
 
 
 def tiles(result: Result) -> Section | None:
@@ -91,10 +92,11 @@ def _tile(row: Mapping[str, Any], cell: _Grid, order: Mapping[str, int], named: 
     if fill > 0:
         colour = ("c4", "c1")[order.get(names[0], 0) % 2]
         shapes.append(drawing.box(left, top + tall * (1 - fill), wide, tall * fill, colour, tip))
-    if names and (cell.n_columns < _WIDE or names[0] not in named) and cell.tall >= 16:
+    if names and (cell.n_columns < _WIDE or names[0] not in named):
         named.add(names[0])
-        text = shorten(names[0], max(4, round(wide / 1.6))) + (" +" if len(names) > 1 else "")
-        shapes.append(drawing.label(left + wide * 0.04, top + min(tall - 4, 15), text))
+        text = shorten(names[0], 8) + (" +" if len(names) > 1 else "")
+        at = left + wide * 0.04, top + min(tall - 4, 15)
+        shapes.append(drawing.label(*at, text, fine=cell.n_columns >= _WIDE))
     return shapes
 
 
@@ -156,8 +158,8 @@ def noc(result: Result) -> Section:
 
 
 _MESH_TEXT = (
-    "Squares are nodes, lines their links, one line for each direction: the stronger, the busier, relative to the "
-    "busiest link. The mark inside a node is its injection (left) and ejection port (right)."
+    "Squares are nodes, lines their links, one line for each direction: the stronger, the busier, as the square "
+    "root of the share of the busiest. The mark inside a node is its injection (left) and ejection port (right)."
 )
 
 
@@ -166,7 +168,8 @@ def _run_ps(row: Mapping[str, Any]) -> float:
 
 
 def _mean_words(links: pd.DataFrame) -> str:
-    return f"The {len(links)} links in use carry flits {percent(float(links['utilisation'].mean()))} of it on average."
+    mean = percent(float(links["utilisation"].mean()))
+    return f"The {format_number(len(links))} links in use carry flits {mean} of it on average."
 
 
 def _busiest(links: pd.DataFrame) -> pd.DataFrame:
@@ -208,7 +211,7 @@ def _mesh(result: Result, links: pd.DataFrame, places: dict[int, tuple[int, int]
         x, y = places[node]
         busy = float(row["utilisation"])
         tip = f"{shorten(row['component'])}: busy {percent(busy)}, {format_number(int(row['n_actions']))} services"
-        strength = 0.08 + 0.92 * busy / most
+        strength = 0.08 + 0.92 * math.sqrt(busy / most)
         if port in _STEPS:
             lines.append(_line(cell, x, y, port, strength, tip))
         else:

@@ -9,7 +9,7 @@ from archsim.analysis import bounds
 from archsim.report import charts, drawing
 from archsim.report.drawing import Anchor, Shape
 from archsim.report.page import Picture, Section, Table, Text
-from archsim.report.text import kind_label, layer_label, percent, shorten
+from archsim.report.text import DASH, kind_label, layer_label, percent, shorten
 from archsim.result import Result
 from archsim.units import format_number
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TOP, _BOTTOM = 18.0, 300.0
-_LEFT, _RIGHT = 4.0, 96.0
-_LETTER = 1.2
-"""Width of a letter in percent of the picture: between that on a screen and that on a phone."""
+_LEFT, _RIGHT = 18.0, 96.0
+_DRAWN_IN_PAPERS = ("adc", "crossbar", "link", "dram")
+_FARTHEST = 30.0
+"""A ceiling this many times as high as the layer's lowest is not drawn."""
+_LETTER = 1.9
+"""Width of a letter in percent of the picture on a phone, where it is widest."""
 _TEXT = (
     "One dot per layer: synaptic operations (dense) per byte moved for it, and per second between its first start and "
-    "its last leave. The marks above a dot are its ceilings: the same operations over the time that the busiest "
+    "its last leave. The marks above a dot are its lowest ceilings: the same operations over the time that the busiest "
     "component of a kind works for this layer. No schedule lifts a layer above its lowest mark; a dot on it means that "
     "this kind of component never rests, a dot far below that the layer waits for others."
 )
@@ -38,8 +41,9 @@ def roofline(result: Result) -> Section | None:
     kinds = [str(kind) for kind in ceilings.groupby("kind")["near"].max().sort_values(ascending=False).index]
     shown = kinds[: charts.N_COLOURS]
     palette = charts.colours(shown)
-    near = ceilings[ceilings["kind"].isin(shown)]
     lowest = ceilings.loc[ceilings.groupby("layer")["near"].idxmax()].set_index("layer")
+    close = ceilings["near"] * _FARTHEST >= ceilings["layer"].map(lowest["near"])
+    near = ceilings[ceilings["kind"].isin(shown) & close]
     best = lowest["near"].max()
     first = lowest["near"].idxmax()
     text = (
@@ -53,7 +57,7 @@ def roofline(result: Result) -> Section | None:
         legend,
         round(_BOTTOM) + 40,
         tuple(shapes),
-        _table(points, lowest),
+        _table(points, ceilings, lowest),
     )
     return Section("roofline", question, (Text(text + _TEXT), picture))
 
@@ -94,7 +98,10 @@ def _axes(points: pd.DataFrame, near: pd.DataFrame) -> list[Shape]:
     shapes: list[Shape] = []
     for power in range(axes.y_from, axes.y_to + 1):
         y = axes.y(10.0**power)
-        shapes += [drawing.stroke((0, y), (100, y), "grid"), drawing.label(0, y - 4, _power(power, "SOP/s"), soft=True)]
+        shapes += [
+            drawing.stroke((0, y), (100, y), "grid"),
+            drawing.label(0, y - 4, _power(power, "SOP/s"), soft=True),
+        ]
     for power in range(axes.x_from, axes.x_to + 1):
         x = axes.x(10.0**power)
         shapes += [drawing.stroke((x, _TOP), (x, _BOTTOM), "grid")]
@@ -121,7 +128,7 @@ def _marks(points: pd.DataFrame, near: pd.DataFrame, palette: dict[str, str]) ->
 
 
 def _names(points: pd.DataFrame, axes: _Axes) -> list[Shape]:
-    """Names below their dots, or beside them where another name is; left out where both places are taken."""
+    """Names below their dots, or beside them where another name is; left out where all places are taken."""
     taken: list[tuple[float, float, float]] = []
     labels: list[Shape] = []
     for point in points.to_dict("records"):
@@ -131,6 +138,7 @@ def _names(points: pd.DataFrame, axes: _Axes) -> list[Shape]:
             (x, y + 18, "middle"),
             (x - 1.5, y + 4, "end"),
             (x + 1.5, y + 4, "start"),
+            (x, y + 32, "middle"),
         )
         for at, below, anchor in places:
             left = at - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
@@ -142,24 +150,35 @@ def _names(points: pd.DataFrame, axes: _Axes) -> list[Shape]:
     return labels
 
 
-def _table(points: pd.DataFrame, lowest: pd.DataFrame) -> Table:
-    rows = []
-    for point in points.to_dict("records"):
-        name: Any = point["layer"]
-        known = name in lowest.index
-        rows.append(
-            (
-                layer_label(name),
-                kind_label(lowest.loc[name, "kind"]) if known else "none",
-                shorten(lowest.loc[name, "component"]) if known else "",
-                format_number(point["ops_per_byte"]),
-                f"{point['ops_per_s'] / 1e9:.4g}",
-                f"{lowest.loc[name, 'ceiling'] / 1e9:.4g}" if known else "",
-                percent(lowest.loc[name, "near"]) if known else "",
-            )
+def _table(points: pd.DataFrame, ceilings: pd.DataFrame, lowest: pd.DataFrame) -> Table:
+    """What layers do, and their ceilings: those of the resources that papers draw, and the lowest of all."""
+    known = {(row["layer"], row["kind"]): row["ceiling"] for row in ceilings.to_dict("records")}
+    kinds = [kind for kind in _DRAWN_IN_PAPERS if kind in set(ceilings["kind"])]
+    rows = tuple(
+        (
+            layer_label(point["layer"]),
+            *_lowest(lowest, point["layer"]),
+            format_number(point["ops_per_byte"]),
+            _giga(point["ops_per_s"]),
+            *(_giga(known.get((point["layer"], kind))) for kind in kinds),
         )
-    numbers = ("SOP per byte", "GSOP/s", "lowest ceiling [GSOP/s]", "reached")
-    return Table("Operations and lowest ceiling of every layer", ("layer", "kind", "component", *numbers), (*rows,), 3)
+        for point in points.to_dict("records")
+    )
+    head = ("layer", "lowest ceiling", "of", "reached", "SOP per byte", "GSOP/s")
+    caption = "Operations and ceilings of every layer; ceilings in GSOP/s"
+    return Table(caption, (*head, *(kind_label(kind) for kind in kinds)), rows, n_text=3)
+
+
+def _lowest(lowest: pd.DataFrame, layer: str) -> tuple[str, str, str]:
+    """Rate, component and nearness of a layer's lowest ceiling."""
+    if layer not in lowest.index:
+        return DASH, "", DASH
+    row: Any = lowest.loc[layer]
+    return _giga(row["ceiling"]), shorten(row["component"]), percent(row["near"])
+
+
+def _giga(per_second: float | None) -> str:
+    return DASH if per_second is None else format_number(per_second / 1e9)
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -171,4 +190,4 @@ def _power(power: int, unit: str) -> str:
 
 
 def _rate(per_second: float) -> str:
-    return f"{per_second / 1e9:.4g} GSOP/s"
+    return f"{_giga(per_second)} GSOP/s"

@@ -32,7 +32,7 @@ def window(result: Result) -> Section:
     until = timeline.run_window(result.log)[1]
     rows = [(name, timeline.services(result.log, name, (shown[0], until))) for name in names]
     bars = tuple(_bar(result.log, name, found, shown) for name, found in rows)
-    legend = (("works", "c0"), *_WAITS.values())
+    legend = (("works", "c2"), *_WAITS.values())
     length = shown[1] - shown[0]
     text = (
         f"{format_time(length)} from {format_time(shown[0])} on, for some services of what is on the critical path "
@@ -63,7 +63,7 @@ def _bar(log: EventLog, name: str, found: Services, shown: Window) -> Bar:
         segments += _wait(at, start, CAUSES[found.start_cause[index]], shown)
         if int(found.start_ps[index]) >= shown[1]:
             break
-        segments += _segment(start, end, "c0", plain(f"{what}: {format_time(int(found.service_ps[index]))}"), shown)
+        segments += _segment(start, end, "c2", plain(f"{what}: {format_time(int(found.service_ps[index]))}"), shown)
         segments += _wait(end, leave, CAUSES[found.leave_cause[index]], shown)
         worked += end - start
         at = max(at, leave)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from archsim.analysis import checks, costs
 from archsim.analysis.checks import Check
 from archsim.report.page import Bullets, Code, Folded, Section, Table, Text
-from archsim.report.text import DASH, area_scale, is_missing, percent, plain, share, shorten
+from archsim.report.text import DASH, area_scale, is_missing, percent, plain, share
 from archsim.result import Result
 from archsim.units import format_energy, format_number, format_time
-
-_N_SOURCE = 200
-"""Letters of a source that a table has room for."""
 
 
 def cross_checks(result: Result) -> Section:
@@ -27,7 +24,7 @@ def cross_checks(result: Result) -> Section:
         for check in found
     )
     failed = [check.name for check in found if not check.holds]
-    said = "All of them hold." if not failed else f"NOT all of them hold: {', '.join(failed)}. Please report this bug."
+    said = "All checks hold." if not failed else f"NOT all checks hold: {', '.join(failed)}. Please report this bug."
     table = Table("What must agree", ("check", "relation", "one side", "other side", "holds"), rows, n_text=2)
     return Section(
         "checks",
@@ -133,7 +130,7 @@ def _entries(result: Result) -> tuple[Text, Table] | tuple[Text]:
             DASH if is_missing(row["value"]) else plain(row["value"]),
             DASH if is_missing(row["node_nm"]) else f"{row['node_nm']:g} nm",
             DASH if is_missing(row["kind"]) else plain(row["kind"]),
-            DASH if is_missing(row["source"]) else shorten(row["source"], _N_SOURCE),
+            DASH if is_missing(row["source"]) else plain(row["source"]),
             share(row["energy_pj"], energy) if row["energy_pj"] else "",
             f"{area.text(row['area_um2'])} {area.unit}" if row["area_um2"] else "",
         )
