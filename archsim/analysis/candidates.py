@@ -58,6 +58,9 @@ RESOURCES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 """Keys by their beginning: what they are about in words, and the kinds of component whose time they change. Of buffers
 no share of the path can be told: where one is full, the path goes on with who empties it."""
 
+SINGLE_RESOURCES = frozenset(name for _, name, kinds in RESOURCES if kinds and kinds != PE_KINDS)
+"""Resources that are components of their own kinds, and not many parts at once."""
+
 _KEEPS_VALUES = (
     "chip.clock_mhz",
     "chip.tiles",

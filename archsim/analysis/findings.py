@@ -49,8 +49,9 @@ def findings(result: Result) -> list[dict[str, Any]]:
         parts = resource.split(JOIN)
         if len(parts) > 1 and gain_of(row) < max(singles.get(part, 0.0) for part in parts) + _LEAST_GAIN:
             continue  # nothing that one of them alone does not do
-        found.append(_finding(result, row))
-    return sorted(found, key=_order)
+        binds_jointly = len(parts) > 1 and max(singles.get(part, 0.0) for part in parts) < gain_of(row) / 2
+        found.append((_rank(parts, binds_jointly), _finding(result, row)))
+    return [finding for _, finding in sorted(found, key=lambda item: (item[0], -saved(item[1]), item[1]["id"]))]
 
 
 def best_known(row: dict[str, Any], figure: str) -> float | None:
@@ -66,10 +67,11 @@ def gain_of(row: dict[str, Any]) -> float:
     return gain
 
 
-def _order(finding: dict[str, Any]) -> tuple[int, float, str]:
-    parts = finding["resource"].split(JOIN)
-    rank = 2 if any(part in _BROAD for part in parts) else 1 if len(parts) > 1 else 0
-    return rank, -saved(finding), finding["id"]
+def _rank(parts: list[str], binds_jointly: bool) -> int:
+    """Order of findings about resources: single ones and pairs that bind together, other pairs, broad ones."""
+    if any(part in _BROAD for part in parts):
+        return 2
+    return 0 if len(parts) == 1 or binds_jointly else 1
 
 
 def saved(finding: dict[str, Any]) -> float:

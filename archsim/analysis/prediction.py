@@ -1,8 +1,9 @@
 """What a change would do, predicted: the run's netlist with the changed service times, executed again.
 
 The network stays where it is on the chip. A copied layer is the same layer served faster: its PEs by the number of
-its copies, what its tiles share (H-tree, accumulator, neurons) by the number of tiles that these take. What a
-changed chip does exactly, with its network mapped anew, is `archsim.analysis.what_if`'s to verify.
+its copies, what its tiles share (H-tree, accumulator, neurons, injection) and the partial sums between them by the
+number of tiles that these take. What a changed chip does exactly, with its network mapped anew, is
+`archsim.analysis.what_if`'s to verify.
 """
 
 from __future__ import annotations
@@ -56,21 +57,26 @@ def predict(result: Result, change: Change, changed: AnyMapping) -> Prediction |
         return None
     is_exact = _places(changed) == _places(base)
     netlist = build_netlist(base, origin.activity)
-    leakage_mw, area_um2 = 0.0, 0.0
     if isinstance(base, Mapping) and isinstance(changed, Mapping) and not is_exact:
         _serve_faster(netlist, base, changed)
-        parts = build_netlist(changed, origin.activity).components
-        area_um2 = sum(part.area_um2 for part in parts)
-        leakage_mw = sum(part.leakage_mw for part in parts) - sum(part.leakage_mw for part in netlist.components)
     trace = execute_netlist(netlist, "auto")
-    seed, n_samples = int(result.summary["seed"]), int(result.summary["n_samples"])
+    seed = int(result.summary["seed"])
     summary = build_result(base, origin.workload, origin.activity, netlist, trace, seed).summary
-    return Prediction(
-        summary["latency_ps"],
-        summary["energy_per_sample_pj"] + leakage_mw * trace.end_ps * 1e-3 / n_samples,
-        summary["area_um2"] if is_exact else area_um2,
-        is_exact,
-    )
+    latency_ps = summary["latency_ps"]
+    if is_exact:
+        return Prediction(latency_ps, summary["energy_per_sample_pj"], summary["area_um2"], is_exact)
+    copied = build_netlist(changed, origin.activity)
+    energy_pj = _energy_pj(copied, trace.end_ps) / int(result.summary["n_samples"])
+    return Prediction(latency_ps, energy_pj, sum(part.area_um2 for part in copied.components), is_exact)
+
+
+def _energy_pj(netlist: Netlist, length_ps: int) -> float:
+    """Energy of a netlist's actions, which does not ask when they happen, and of leakage over a run's length."""
+    dynamic_pj = sum(float(action.energy_pj.sum()) for lane in netlist.lanes() for action in lane.actions)
+    return dynamic_pj + sum(part.leakage_mw for part in netlist.components) * length_ps * _PJ_PER_MW_PS
+
+
+_PJ_PER_MW_PS = 1e-3
 
 
 def _places(mapping: AnyMapping) -> tuple[object, ...]:
@@ -89,12 +95,22 @@ def _serve_faster(netlist: Netlist, base: Mapping, changed: Mapping) -> None:
     pes = {pe.path for layer in base.layers for pe in layer.pes}
     for lane in netlist.lanes():
         copies, tiles = factors.get(lane.layer, (Fraction(1), Fraction(1)))
-        factor = copies if ".".join(lane.name.split(".")[:2]) in pes else tiles if lane.name.startswith("tile") else 1
-        if factor != 1:
-            _shorten(lane, float(factor))
+        if any(".".join(action.component.split(".")[:2]) in pes for action in lane.actions):
+            _shorten(lane, float(copies))
+        elif all(_is_of_one_copy(action) for action in lane.actions):
+            _shorten(lane, float(tiles))
+
+
+def _is_of_one_copy(action: Action) -> bool:
+    """Whether every copy of a layer has this for itself: what is in its tiles, injection, partial sums on the NoC."""
+    carries_sums = action.movement is not None and action.movement.data_class == "partial_sums"
+    return action.component.startswith("tile") or action.component.endswith(".inject") or carries_sums
 
 
 def _shorten(lane: Lane, factor: float) -> None:
+    if factor == 1:
+        return
+
     def shorter(action: Action) -> Action:
         return replace(action, duration_ps=np.rint(action.duration_ps / factor).astype(np.int64))
 

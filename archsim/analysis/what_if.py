@@ -8,7 +8,7 @@ mapped anew and, where a change can alter values, run anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from archsim.activity import Activity
@@ -16,6 +16,7 @@ from archsim.analysis.candidates import (
     COPIES,
     EVERYTHING,
     JOIN,
+    SINGLE_RESOURCES,
     Change,
     default_changes,
     keeps_values,
@@ -50,7 +51,8 @@ _N_VERIFIED = 5
 """Candidates, best first, whose gain is verified where the prediction is not already exact."""
 _LEAST_SHARE = 0.01
 """Part of the latency that a pair must bind to be changed jointly."""
-_MOST_PAIRS = 3
+_MOST_PAIRS = 2
+"""Pairs that bind together and are changed jointly."""
 
 
 def what_if(
@@ -199,24 +201,30 @@ def _share(result: Result, change: Change) -> float | None:
 
 
 def _joint(result: Result, tried: Sequence[_Tried]) -> list[Change]:
-    """The best changes of resources that bind together, and those of the two best resources, made jointly."""
+    """The best changes of resources that bind together, of the two with most of the path, and of the two best."""
     best: dict[str, _Tried] = {}
     for each in tried:
         name = each.row["resource"]
         if name != EVERYTHING and each.row["note"] is None and (name not in best or each.gain > best[name].gain):
             best[name] = each
+    by_gain = sorted((name for name in best if best[name].gain > 0), key=lambda name: -best[name].gain)
+    shares = {name: best[name].row["share_on_critical_path"] or 0.0 for name in best if name in SINGLE_RESOURCES}
+    by_share = sorted((name for name in shares if shares[name] >= _LEAST_SHARE), key=lambda name: -shares[name])
+    others = [name for name in by_gain[1:] if not (_adds_copies(best[name]) and _adds_copies(best[by_gain[0]]))]
+    pairs = [*_binding(result, best), by_share[:2], [*by_gain[:1], *others[:1]]]
+    wanted = dict.fromkeys(tuple(sorted(pair, key=list(best).index)) for pair in pairs if len(pair) == 2)
+    return [{**best[first].change, **best[second].change} for first, second in wanted]
+
+
+def _binding(result: Result, names: Container[str]) -> list[list[str]]:
+    """Pairs of resources of which parts bind at the same time, the longest first, among some names."""
     kinds, latency_ps = kinds_of(result), int(critical_path(result)["duration_ps"].sum())
     pairs = []
     for one, other, duration_ps in co_critical(result):
-        names = [resource_of_kind(kinds[part]) for part in (one, other)]
-        if duration_ps >= _LEAST_SHARE * latency_ps and names[0] != names[1] and all(name in best for name in names):
-            pairs.append(frozenset(names))
-    top = [name for name, each in sorted(best.items(), key=lambda item: -item[1].gain) if each.gain > 0]
-    second = next((name for name in top[1:] if not _adds_copies(best[name]) or not _adds_copies(best[top[0]])), None)
-    if second is not None:
-        pairs.append(frozenset((top[0], second)))
-    wanted = [sorted(pair, key=list(best).index) for pair in list(dict.fromkeys(pairs))[:_MOST_PAIRS]]
-    return [{**best[first].change, **best[second].change} for first, second in wanted]
+        pair = [resource_of_kind(kinds[part]) for part in (one, other)]
+        if duration_ps >= _LEAST_SHARE * latency_ps and pair[0] != pair[1] and all(name in names for name in pair):
+            pairs.append(sorted(pair))
+    return list({tuple(pair): pair for pair in pairs}.values())[:_MOST_PAIRS]
 
 
 def _adds_copies(each: _Tried) -> bool:
