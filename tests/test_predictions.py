@@ -19,8 +19,6 @@ CASES = [
         for workload, timesteps in (
             ("vgg9-cifar10", None),
             ("spikformer-block", None),
-            ("vgg9-convolutions", 1),
-            ("vgg16-cifar10", 1),
             ("resnet19-cifar10", 1),
         )
     ),
@@ -28,9 +26,7 @@ CASES = [
 """Chip, workload, timesteps."""
 MAPPED_ALIKE = (
     "tile.pe.adc.cycles_per_conversion",
-    "tile.pe.fetch_bits_per_cycle",
     "tile.pe.latch_depth",
-    "tile.htree.bits_per_cycle",
     "chip.neuron.lanes",
     "chip.noc.flit_bits",
 )
