@@ -178,6 +178,12 @@ def test_copies_for_twice_the_pace_divide_the_work(demo):
     assert f"conv1: {frame.loc['conv1', 'copies_for_twice']}" in words(balance_sections.balance(demo))
 
 
+def test_layers_that_share_a_part_have_no_balance():
+    assert words(balance_sections.balance(tiny_result())) == (
+        "Layers take turns on tile0.pe0, so none of them sets the pace of the others."
+    )
+
+
 def test_area_is_used_where_something_acts_or_bits_pass(demo):
     used = dict(zip(demo.components["component"], bounds.is_used(demo), strict=True))
     assert used["noc.router0"]
@@ -311,6 +317,19 @@ def test_entries_in_use_carry_all_energy_and_area(run):
     assert frame["area_um2"].sum() == pytest.approx(run.summary["area_um2"], rel=1e-12)
     assert frame["entry"].is_unique
     assert frame["source"].notna().all()
+
+
+@pytest.mark.parametrize("chip", ["sata-16x8", "eyeriss-16x8"])
+def test_systolic_arrays_have_the_same_report(chip):
+    workload = archsim.load_workload("digits-mlp", "poisson:0.2", timesteps=2)
+    result = archsim.simulate(archsim.load_hardware(chip), workload)
+    assert [check.name for check in checks.cross_checks(result) if not check.holds] == []
+    assert costs.used_entries(result)["source"].notna().all()
+    page = render_html(report_page(result))
+    assert "Nothing passes a link of a NoC in this run." in page
+    assert "No rows of crossbars were driven in this run." in page
+    assert "Layers take turns on pe_array" in page
+    assert re.search(r"\b(nan|None|inf)\b", page) is None
 
 
 def test_entries_show_value_node_and_source(demo):

@@ -18,6 +18,12 @@ ASSUMPTION = "assumption"
 
 _PRICED_AS = {"link": "router", "input": "global_buffer", "port": "global_buffer"}
 """Kinds of components that use the entries of another one: links those of their router, ports those of the memory."""
+_CHOSEN_BY = {
+    "dram": ("hardware.chip.dram.kind", "dram_{}"),
+    "pe_array": ("hardware.array.pe.mac", "{}_mac"),
+    "neuron": ("hardware.array.pe.neuron", "{}"),
+}
+"""Kinds whose entries a key of the chip chooses, and how these are named."""
 
 
 def used_entries(result: Result) -> pd.DataFrame:
@@ -50,7 +56,7 @@ def _energies(result: Result) -> list[tuple[Any, ...]]:
         if energy > 0:
             is_leakage = action == "leak"
             costs = _costs(result, kind)
-            entry = costs.get("leakage") if is_leakage else (costs.get("actions") or {}).get(action)
+            entry = costs.get("leakage") if is_leakage else _action_of(costs, action)
             name = f"{_priced_as(result, kind)}.{'leakage' if is_leakage else action}"
             rows.append((name, *_words(entry), energy, 0.0))
     return rows
@@ -71,9 +77,16 @@ def _costs(result: Result, kind: str) -> Mapping[str, Any]:
 
 
 def _priced_as(result: Result, kind: str) -> str:
-    if kind == "dram":
-        return f"dram_{setting(result, 'hardware.chip.dram.kind')}"
-    return _PRICED_AS.get(kind, kind)
+    """The component of the cost library that prices a kind of components."""
+    key, name = _CHOSEN_BY.get(kind, ("", ""))
+    chosen = setting(result, key)
+    return _PRICED_AS.get(kind, kind) if chosen is None else name.format(chosen)
+
+
+def _action_of(costs: Mapping[str, Any], action: str) -> object:
+    """The entry of an action; accesses of different memories in one part share one (`access_weights`: `access`)."""
+    actions = costs.get("actions") or {}
+    return actions.get(action, actions.get(action.split("_")[0]))
 
 
 def _words(entry: object) -> tuple[str | None, float | None, str | None, str | None]:

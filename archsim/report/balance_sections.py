@@ -70,6 +70,10 @@ def balance(result: Result) -> Section | None:
     if len(frame) < 2:
         return None
     question = "How many copies does each layer need?"
+    shared = frame["unit"][frame["unit"].duplicated()]
+    if len(shared):
+        words = f"Layers take turns on {shorten(shared.iloc[0])}, so none of them sets the pace of the others."
+        return Section("balance", question, (Text(words),))
     slowest = float(frame["busy_ps"].max())
     scale = time_scale([slowest])
     first = str(frame.loc[frame["busy_ps"].idxmax(), "layer"])

@@ -47,7 +47,8 @@ def _figures(part: Figures) -> str:
 
 def _table(part: Table) -> str:
     rows = [*part.rows, part.foot] if part.foot else part.rows
-    return f"{escape(part.caption)}:\n\n{_grid(part.head, rows, part.n_text)}"
+    end = "" if part.caption.endswith("?") else ":"
+    return f"{escape(part.caption)}{end}\n\n{_grid(part.head, rows, part.n_text)}"
 
 
 def _chart(part: Chart) -> str:

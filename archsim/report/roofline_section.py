@@ -44,11 +44,10 @@ def roofline(result: Result) -> Section | None:
     lowest = ceilings.loc[ceilings.groupby("layer")["near"].idxmax()].set_index("layer")
     close = ceilings["near"] * _FARTHEST >= ceilings["layer"].map(lowest["near"])
     near = ceilings[ceilings["kind"].isin(shown) & close]
-    best = lowest["near"].max()
     first = lowest["near"].idxmax()
     text = (
-        f"Nearest to its ceiling is {layer_label(first)}: {kind_label(lowest.loc[first, 'kind'])} work for it "
-        f"{percent(best)} of its time. "
+        f"Nearest to its ceiling is {layer_label(first)}: {shorten(lowest.loc[first, 'component'])} works for it "
+        f"{percent(lowest.loc[first, 'near'])} of its time. "
     )
     shapes = _axes(points, near) + _marks(points, near, palette)
     legend = tuple((f"ceiling of {kind_label(kind)}", palette[kind]) for kind in shown)
