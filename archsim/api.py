@@ -200,10 +200,16 @@ def explain(result: Result, progress: Progress | None = None) -> None:
 
 
 def explanation(result: Result) -> dict[str, Any]:
-    """What `explain` found as one document: `findings`, `efficiency`, `neurobench` (metrics by NeuroBench's names)."""
-    from archsim.analysis.efficiency import neurobench
+    """What `explain` found as one document.
 
-    found = {"findings": findings(result), "efficiency": result.efficiency, "neurobench": neurobench(result.summary)}
+    Keys: `findings`; `n_anomalies`, tried changes that make nothing slower and the run longer; `efficiency`;
+    `neurobench` (metrics by NeuroBench's names).
+    """
+    from archsim.analysis.efficiency import neurobench
+    from archsim.analysis.findings import n_anomalies
+
+    found: dict[str, Any] = {"findings": findings(result), "n_anomalies": n_anomalies(result)}
+    found |= {"efficiency": result.efficiency, "neurobench": neurobench(result.summary)}
     return {"format_version": FORMAT_VERSION, **found}
 
 

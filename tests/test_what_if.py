@@ -232,7 +232,7 @@ def test_report_prints_findings_as_json(tmp_path, one_candidate, capsys):
     assert main(["report", str(folder), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == [{"folder": str(folder), **json.loads((folder / "findings.json").read_text())}]
-    assert list(printed[0]) == ["folder", "format_version", "findings", "efficiency", "neurobench"]
+    assert list(printed[0]) == ["folder", "format_version", "findings", "n_anomalies", "efficiency", "neurobench"]
 
 
 # Faults of whoever asks

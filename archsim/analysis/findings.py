@@ -54,6 +54,11 @@ def findings(result: Result) -> list[dict[str, Any]]:
     return [finding for _, finding in sorted(found, key=lambda item: (item[0], -saved(item[1]), item[1]["id"]))]
 
 
+def n_anomalies(result: Result) -> int:
+    """How many tried changes make nothing slower and the run longer."""
+    return 0 if result.changes is None else sum(value is True for value in result.changes["anomaly"].tolist())
+
+
 def best_known(row: dict[str, Any], figure: str) -> float | None:
     """What a tried change saves of `latency`, `energy` or `area`: verified, else predicted, else None."""
     values = (row[f"{figure}_gain"], row[f"predicted_{figure}_gain"])

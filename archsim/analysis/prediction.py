@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from archsim.analysis.anomalies import is_nowhere_slower
 from archsim.analysis.candidates import COPIES, Change
 from archsim.components.netlist import Action, Lane, Netlist
 from archsim.engine.platforms import build_netlist, check_buffers
@@ -31,6 +32,8 @@ class Prediction:
     area_um2: float
     is_exact: bool
     """Whether this is a simulation of the changed chip already, as the network is mapped as before."""
+    is_anomaly: bool = False
+    """Whether the whole run takes longer although nothing is slower."""
 
 
 def changed_mapping(origin: Origin, change: Change) -> AnyMapping:
@@ -62,12 +65,14 @@ def predict(result: Result, change: Change, changed: AnyMapping) -> Prediction |
     trace = execute_netlist(netlist, "auto")
     seed = int(result.summary["seed"])
     summary = build_result(base, origin.workload, origin.activity, netlist, trace, seed).summary
-    latency_ps = summary["latency_ps"]
-    if is_exact:
-        return Prediction(latency_ps, summary["energy_per_sample_pj"], summary["area_um2"], is_exact)
-    copied = build_netlist(changed, origin.activity)
-    energy_pj = _energy_pj(copied, trace.end_ps) / int(result.summary["n_samples"])
-    return Prediction(latency_ps, energy_pj, sum(part.area_um2 for part in copied.components), is_exact)
+    latency_ps, area_um2, energy_pj = summary["latency_ps"], summary["area_um2"], summary["energy_per_sample_pj"]
+    if not is_exact:
+        copied = build_netlist(changed, origin.activity)
+        area_um2 = sum(part.area_um2 for part in copied.components)
+        energy_pj = _energy_pj(copied, trace.end_ps) / int(result.summary["n_samples"])
+    is_longer = trace.end_ps > int(result.log.totals.last_leave_ps.max())
+    is_anomaly = is_longer and is_nowhere_slower(netlist, build_netlist(origin.mapping, origin.activity))
+    return Prediction(latency_ps, energy_pj, area_um2, is_exact, is_anomaly)
 
 
 def _energy_pj(netlist: Netlist, length_ps: int) -> float:

@@ -44,7 +44,7 @@ COLUMNS = (
     *("change", "resource", "share_on_critical_path"),
     *(f"predicted_{name}_gain" for name in FIGURES),
     *("latency_ps", "latency_gain", "energy_pj", "energy_gain", "area_um2", "area_gain"),
-    *("accuracy_raw", "values", "note"),
+    *("accuracy_raw", "values", "anomaly", "note"),
 )
 
 _N_VERIFIED = 5
@@ -73,7 +73,9 @@ def what_if(
         `predicted_latency_gain`, `predicted_energy_gain`, `predicted_area_gain`: 1 - new / old, negative where the
         change costs, missing where the change maps the network otherwise; `latency_ps`, `energy_pj` (per sample),
         `area_um2` and their gains, verified, missing where they were not; `accuracy_raw`; `values`: `kept`, or
-        `recomputed` where the change can alter them; `note`: why a change cannot be made.
+        `recomputed` where the change can alter them; `anomaly`: whether the predicted run takes longer although nothing
+        in it is slower (`archsim.analysis.anomalies`), missing where there is no prediction; `note`: why a change
+        cannot be made.
 
     Raises:
         ConfigError: A key or value is not possible, the result was loaded from files, or it has no path.
@@ -142,6 +144,7 @@ def _predicted(result: Result, change: Change) -> _Tried:
         return each
     if prediction is not None:
         row |= {f"predicted_{name}": gain for name, gain in _gains(result, prediction).items()}
+        row["anomaly"] = prediction.is_anomaly
     if prediction is not None and prediction.is_exact and row["values"] == "kept":
         _fill(result, row, prediction, result.summary["accuracy_raw"])
     else:

@@ -151,7 +151,12 @@ def spike_table(mapping: AnyMapping, activity: Activity) -> pd.DataFrame:
 
 def _per_step(spikes: np.ndarray) -> list[int]:
     """Sums of the sizes of values (sample, step, ...) over everything but the steps."""
-    return [int(np.abs(spikes[:, step].astype(np.int64)).sum()) for step in range(spikes.shape[1])]
+    return [_size(spikes[:, step]) for step in range(spikes.shape[1])]
+
+
+def _size(values: np.ndarray) -> int:
+    """Sum of the sizes of integers, exact, without a copy of all of them in wider ones."""
+    return int(values.sum(dtype=np.int64)) - 2 * int(values[values < 0].sum(dtype=np.int64))
 
 
 def movement_table(log: EventLog) -> pd.DataFrame:
@@ -239,7 +244,7 @@ def _values_row(spec: Layer, values: LayerActivity, n_frames: int) -> dict[str, 
     _, height, width = spec.conv_shape
     return {
         "tokens": n_frames * height * width,
-        "spikes_in": int(np.abs(values.inputs.astype(np.int64)).sum()),
+        "spikes_in": _size(values.inputs),
         "spikes_out": int(values.spikes.sum(dtype=np.int64)),
         "activation_sparsity": activation_sparsity(values) if spec.neuron.fires else None,
         "error_rel": values.error_rel,

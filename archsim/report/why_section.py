@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from archsim.analysis.critical_path import co_critical, latency_stack
-from archsim.analysis.findings import best_known, findings, saved
+from archsim.analysis.findings import best_known, findings, n_anomalies, saved
 from archsim.report import charts
 from archsim.report.charts import OTHER, Bar
 from archsim.report.page import Bullets, Chart, Part, Section, Table, Text
@@ -29,6 +29,10 @@ _CHANGES_TEXT = (
     "with the network mapped anew (verified). The share on the critical path is an upper bound of what a change of its "
     "resource can save, not an estimate."
 )
+_ANOMALIES_TEXT = (
+    "Anomalies: {}. So many of these changes make nothing slower and yet the run longer. A shared part grants its "
+    "oldest request first, so a faster part can let another stream through before the one that matters."
+)
 _CAUSES = {
     "data": "its input came last",
     "server": "it was busy with the token before",
@@ -48,6 +52,7 @@ def why(result: Result) -> Section:
     parts += [Text(sentence) for sentence in _pairs(result)]
     if result.changes is not None:
         parts += [Text(_CHANGES_TEXT), *_changes(result.changes)]
+        parts += [Text(_ANOMALIES_TEXT.format(number))] if (number := n_anomalies(result)) else []
     return Section("why", question, tuple(parts))
 
 
