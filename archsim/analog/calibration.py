@@ -83,10 +83,7 @@ def _with_gains(
     for held, _, padded in chunks(layer, inputs, matrices):
         converted = torch.stack([converted_sums(held, padded, index, rows)[0] for index in range(n_blocks)])
         exact = torch.stack(
-            [
-                block_product(held, padded, index, held.weights) + correction(held, padded, index)
-                for index in range(n_blocks)
-            ]
+            [_wanted(held, padded, index) + correction(held, padded, index) for index in range(n_blocks)]
         )
         if scope == "layer":
             converted, exact = converted.sum(0, keepdim=True), exact.sum(0, keepdim=True)
@@ -95,6 +92,11 @@ def _with_gains(
             power.index_add_(0, groups[index], hardware.square().sum((0, 1, 2)))
     gains = torch.where(power > 0, match / torch.where(power > 0, power, 1.0), 1.0)
     return replace(layer, gains=gains[groups])
+
+
+def _wanted(layer: ProgrammedLayer, padded: Tensor, row_block: int) -> Tensor:
+    """Sums that the real weights of a row block's PEs give; zero for channels that it does not feed."""
+    return block_product(layer, padded, row_block, layer.weights) * connected_channels(layer, row_block)
 
 
 def _match_statistics(
@@ -108,7 +110,7 @@ def _match_statistics(
     found, _ = hardware_sums(layer, inputs, rows, matrices)
     exact = torch.zeros_like(found)
     for held, part, padded in chunks(layer, inputs, matrices):
-        blocks = (block_product(held, padded, index, held.weights) for index in range(len(layer.geometry.row_blocks)))
+        blocks = (_wanted(held, padded, index) for index in range(len(layer.geometry.row_blocks)))
         exact[part] = torch.stack(list(blocks)).sum(0).permute(0, 3, 1, 2)
     spread, wanted = (sums.std((0, 2, 3), correction=0) for sums in (found, exact))
     seen = (spread > 0) & (wanted > 0)

@@ -29,7 +29,7 @@ ANN_BITS = 4
 """Bits of an ANN's activations: those of the ANNs that SpikeSim (Moitra et al., IEEE TCAD 2023) compares with."""
 
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("data_movement", ("tile_buffer", "fetch", "htree", "router", "link", "port", "input", "output")),
+    ("data_movement", ("tile_buffer", "fetch", "index_table", "htree", "router", "link", "port", "input", "output")),
     ("data_movement", ("global_buffer", "dram")),
     ("neuron_and_v_mem", ("neuron", "v_mem")),
     ("converters", ("adc", "mux")),

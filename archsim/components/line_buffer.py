@@ -169,6 +169,13 @@ def read_actions(
     )
 
 
+def index_action(hardware: Hardware, pe: str, n_tokens: int, table_bits: int, n_bits: int) -> Action:
+    """Read the index table of a squeezed PE, once per input bit, in the cycles of the fetch (assumption)."""
+    return priced_action(
+        hardware, f"{pe}.index_table", ("index_table", "read"), n_tokens, count=n_bits, bits=table_bits * n_bits
+    )
+
+
 def write_action(
     hardware: Hardware, buffer: str, source: str, data_class: DataClass, n_tokens: int, bits: int | np.ndarray
 ) -> Action:

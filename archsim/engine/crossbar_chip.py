@@ -30,6 +30,7 @@ from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
 from archsim.mapping.rules import cols_of
+from archsim.mapping.squeeze import table_bits
 from archsim.workload.network import INPUT
 
 
@@ -221,8 +222,10 @@ class _Builder:
             load = replace(load, power_w=reads.power_w[served, pe.row_block] * shares[pe.row_block, pe.col_block])
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         size = (load.n_tokens, load.n_crossbars, n_bits, load.active_rows)
+        table = table_bits(layer, pe.row_block)
+        indices = (line_buffer.index_action(hardware, "", load.n_tokens, table, n_bits),) if table else ()
         stages: Stages = {
-            "fetch": line_buffer.read_actions(hardware, "", "", data_class, *size),
+            "fetch": (*line_buffer.read_actions(hardware, "", "", data_class, *size), *indices),
             "crossbar": crossbar.read_actions(hardware, "", load),
             "adc": adc.convert_actions(hardware, "", load),
             "shift_add": adc.shift_add_actions(hardware, "", load),
@@ -371,6 +374,15 @@ class _Builder:
                         ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
                         for part in rollup.unit_parts(self.hardware, unit.path, n_weights)
                     ]
+        tables: dict[str, int] = {}
+        for layer in self.mapping.layers:
+            for pe in layer.pes:
+                path = f"{pe.path}.index_table"
+                tables[path] = max(tables.get(path, 0), table_bits(layer, pe.row_block))
+        for path, size in tables.items():
+            if size:
+                part = rollup.table_part(self.hardware, path, size)
+                parts.append(ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw))
         n_routers = self.build.transport.topology.n_routers
         parts += [
             ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
@@ -389,14 +401,15 @@ class _Builder:
 
 def _placed(stages: Stages, pe: PePlace) -> Stages:
     """The actions of alike PEs as those of one of them; arrays are shared."""
-    read, latch = stages["fetch"]
+    read, *others = stages["fetch"]
     assert read.movement is not None, "a read from the tile buffer moves bits"
     buffer = f"tile{pe.tile}.buffer"
     placed = {
         name: tuple(action.at(f"{pe.path}{action.component}") for action in actions) for name, actions in stages.items()
     }
     movement = replace(read.movement, source=buffer, destination=pe.path)
-    return placed | {"fetch": (read.at(buffer, movement), latch.at(f"{pe.path}{latch.component}"))}
+    latches = (action.at(f"{pe.path}{action.component}") for action in others)
+    return placed | {"fetch": (read.at(buffer, movement), *latches)}
 
 
 def _driven(values: LayerActivity, input_coding: str) -> np.ndarray:

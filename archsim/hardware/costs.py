@@ -21,7 +21,7 @@ EntryKind = Literal[
     "measured", "spice", "synthesis", "cacti", "survey-fit", "paper-table", "derived", "assumption"
 ]  # fmt: skip
 
-MEMORIES = ("tile_buffer", "fetch", "mac_weights", "v_mem", "global_buffer")
+MEMORIES = ("tile_buffer", "fetch", "mac_weights", "index_table", "v_mem", "global_buffer")
 """Components whose area and leakage may be given per stored bit."""
 
 

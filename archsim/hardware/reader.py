@@ -42,8 +42,8 @@ ACTIONS = {
     "router": ("hop",),
     "global_buffer": ("read", "write"),
 }
-"""Actions that the simulation of a crossbar chip counts; a cost library must price all of them, and those of the
-chip's DRAM if any."""
+"""Actions that the simulation of a crossbar chip counts; a cost library must price all of them, and those of
+DRAM and index tables if any."""
 
 ARRAY_ACTIONS = {
     "scratchpad": ("access",),
@@ -152,6 +152,8 @@ def needed_actions(hardware: AnyHardware) -> dict[str, tuple[str, ...]]:
     if isinstance(hardware, SystolicArray):
         pe = hardware.array.pe
         actions = ARRAY_ACTIONS | {f"{pe.mac}_mac": ("cycle", "accumulate"), pe.neuron: ("cycle", "update")}
+    elif hardware.mapping.squeeze != "none":
+        actions = ACTIONS | {"index_table": ("read",)}
     return actions | ({f"dram_{dram.kind}": ("read", "write")} if dram.is_present else {})
 
 

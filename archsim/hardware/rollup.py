@@ -69,6 +69,11 @@ def unit_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
     ]
 
 
+def table_part(hardware: Hardware, path: str, n_bits: int) -> Part:
+    """The memory of a PE's index table."""
+    return _part(hardware, path, "index_table", bits=n_bits)
+
+
 def chip_parts(hardware: Hardware, n_nodes: int, v_mem_bits: int = 0) -> list[Part]:
     """Parts outside the tiles.
 

@@ -32,6 +32,7 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
     _channels_of_a_unit_are_alike(hardware, network)
     _kept_sums_never_change(hardware, network)
     _batched_timesteps_do_not_come_back(hardware, network)
+    _squeezed_rows_are_known(hardware, network)
 
 
 def _balance_has_spare_tiles(hardware: Hardware) -> None:
@@ -90,6 +91,22 @@ def _batched_timesteps_do_not_come_back(hardware: Hardware, network: Network) ->
                 f"layer '{layer.name}' of network '{network.name}' (delayed: true) needs what "
                 f"'{layer.source}' emits one timestep earlier. Set mapping.schedule: layer_by_layer or pipelined."
             )
+
+
+def _squeezed_rows_are_known(hardware: Hardware, network: Network) -> None:
+    if hardware.mapping.squeeze == "none":
+        return
+    if hardware.mapping.fc == "stream":
+        raise MappingError(
+            "mapping.squeeze is rows, which leaves out rows of a window, and mapping.fc is stream, which takes a map "
+            "position by position. Set mapping.fc: whole or mapping.squeeze: none."
+        )
+    unknown = [layer.name for layer in network.layers if layer.kind != "product" and layer.weights is None]
+    if unknown:
+        raise MappingError(
+            f"mapping.squeeze is rows, which leaves out rows whose weights are zero; layer '{unknown[0]}' of network "
+            f"'{network.name}' has no weights. Give a network with weights (.nir), or set mapping.squeeze: none."
+        )
 
 
 def _differs_within_units(layer: Layer, values: np.ndarray, shared: int) -> bool:

@@ -58,6 +58,8 @@ class LayerMapping:
     """Copies of the layer: copy j serves the output positions whose number modulo n_copies is j."""
     copy: int = 0
     """Which copy this is, where it is one of `views`."""
+    is_squeezed: bool = False
+    """Whether each column block has row blocks of its own, without the rows that it does not use; see `squeeze`."""
     streamed_map: Shape | None = None
     """Map whose positions a fully connected layer takes one by one; its rows are then ordered by position, channels
     within, and a segment's kernel position is a position of the map. None where a frame is read at once."""
@@ -125,6 +127,10 @@ class LayerMapping:
         """Weights and biases, or values of an operand, that cells of one copy hold."""
         if self.is_digital:
             return 0
+        if self.is_squeezed:
+            rows = [sum(last - first for held in block for _, _, first, last in held) for block in self.row_blocks]
+            widths = [last - first for first, last in self.col_blocks]
+            return sum(rows[pe.row_block] * widths[pe.col_block] for pe in self.pes if pe.copy == self.pes[0].copy)
         return self.layer.n_synapses + (self.layer.out_channels if self.n_bias_rows else 0)
 
     @property

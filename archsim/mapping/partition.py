@@ -4,7 +4,8 @@ Layout `kernel_position` (SpikeSim, arXiv 2210.12899): one crossbar per kernel p
 of input channels; a PE holds the kernel positions of one channel block, and further whole channel
 blocks as long as they fit (so a fully connected layer fills its PEs). Only a kernel with more
 positions than the PE has crossbars spans several PEs. Layout `dense` (ISAAC, ISCA 2016): the kernel
-is unrolled to one long column of rows, which fills crossbar after crossbar.
+is unrolled to one long column of rows, which fills crossbar after crossbar. With `squeeze: rows` every column block
+is unrolled like that on its own, without the rows that pruning left empty (`squeeze`).
 
 A product layer has no weights. With `dynamic_products: rewrite` its operand is cut like weights; with `digital` it
 takes a product unit of a tile and no crossbar.
@@ -24,6 +25,7 @@ from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, 
 from archsim.mapping.placement import PLACEMENTS, snake
 from archsim.mapping.rounds import fold
 from archsim.mapping.rules import channels_per_crossbar, has_bias_row, is_digital, over_map, streamed_map
+from archsim.mapping.squeeze import squeezed_rows
 from archsim.units import ceil_div
 from archsim.workload.attention import require_products
 from archsim.workload.model import Workload
@@ -171,12 +173,13 @@ def _place_layer(
 ) -> LayerMapping:
     """Place the copies of a layer; `shape` is the map of a streamed one."""
     on_rows = layer if shape is None else over_map(layer, shape)
-    rows, cols, pes_per_tile = (
-        row_blocks(hardware, on_rows, shape is not None),
-        col_blocks(hardware, layer),
-        hardware.tile.pes,
-    )
-    feeding_of = [_feeding(on_rows, rows, block) for block in cols]
+    cols, pes_per_tile = col_blocks(hardware, layer), hardware.tile.pes
+    is_squeezed = hardware.mapping.squeeze == "rows" and layer.kind != "product"
+    if is_squeezed:
+        rows, feeding_of = squeezed_rows(hardware, on_rows, cols)
+    else:
+        rows = row_blocks(hardware, on_rows, shape is not None)
+        feeding_of = [_feeding(on_rows, rows, block) for block in cols]
     if has_bias_row(hardware.mapping, layer):
         rows, feeding_of = add_bias_rows(hardware, on_rows, rows, feeding_of)
     places: list[PePlace] = []
@@ -190,7 +193,7 @@ def _place_layer(
                 tile, pe = tile + 1, 0
             places.append(PePlace(row, col, tile, pe, copy))
             pe += 1
-    return LayerMapping(layer, rows, cols, tuple(places), n_copies, streamed_map=shape)
+    return LayerMapping(layer, rows, cols, tuple(places), n_copies, is_squeezed=is_squeezed, streamed_map=shape)
 
 
 def _shortage(hardware: Hardware, network: Network, layers: list[LayerMapping], n_tiles: int) -> str:

@@ -25,6 +25,7 @@ _KIND_LABELS = {
     "fetch": "PE fetch",
     "global_buffer": "global buffer",
     "htree": "H-trees",
+    "index_table": "index tables",
     "input": "input port",
     "link": "NoC links",
     "mac": "MAC units",
