@@ -358,6 +358,14 @@ def test_configuration_that_is_none_is_refused(config):
 # The whole page
 
 
+def test_page_begins_with_what_limits_the_run(demo):
+    page = report_page(demo)
+    assert page.verdict.startswith("One inference of digits-cnn takes ")
+    said = next(section for section in page.sections if section.id == "why").parts[0]
+    assert said.tone == "strong"
+    assert page.verdict.endswith(said.text)
+
+
 def test_written_and_loaded_run_gives_the_same_page(run, tmp_path):
     assert report_page(Result.load(run.write(tmp_path / "run"))) == report_page(run)
 

@@ -58,8 +58,11 @@ nothing of the kind."""
 def report_page(result: Result) -> Page:
     """The report of a run as a page; `render_html` and `render_markdown` write it."""
     found = (section(result) for section in SECTIONS)
+    verdict = text_sections.verdict(result)
+    if result.paths is not None:
+        verdict += f" {why_section.sentences(result)[0]}"
     title = f"{plain(result.summary['workload'])} on {plain(result.summary['hardware'])}"
-    return Page(title, text_sections.verdict(result), tuple(section for section in found if section is not None))
+    return Page(title, verdict, tuple(section for section in found if section is not None))
 
 
 def write_report(result: Result, path: Path) -> None:

@@ -180,12 +180,25 @@ _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
         _energy_per_op,
         "Effective: non-zero weight and non-zero input.",
     ),
-    ("Synaptic operations", _synaptic_ops, "Per inference, counted by the conventions of NeuroBench."),
+    ("Synaptic operations", _synaptic_ops, "Per inference; in NeuroBench Dense, Effective_ACs and Effective_MACs."),
     ("Accuracy, ideal", _accuracy("accuracy_ideal"), "The network in floating point, without the chip."),
     ("Accuracy, raw", _accuracy("accuracy_raw"), "Mapped, quantised, through crossbars and converters."),
     ("Accuracy, calibrated", _accuracy("accuracy_calibrated"), "Raw, with digital gains after the converters."),
-    ("Activation sparsity", _value("activation_sparsity", percent), "Neurons and timesteps without a spike."),
-    ("Connection sparsity", _value("connection_sparsity", percent), "Weights that are zero."),
+    (
+        "Activation sparsity",
+        _value("activation_sparsity", percent),
+        "Neurons and timesteps without a spike; in NeuroBench ActivationSparsity.",
+    ),
+    (
+        "Connection sparsity",
+        _value("connection_sparsity", percent),
+        "Weights that are zero; in NeuroBench ConnectionSparsity.",
+    ),
+    (
+        "Footprint",
+        _value("footprint_bytes", format_number, "bytes"),
+        "Weights and biases as float32; in NeuroBench Footprint.",
+    ),
     ("Chip used", _chip_used, "What holds weights of the network."),
     ("Cell utilisation", _value("cell_utilisation", percent), "Cells holding a weight, of the crossbars used."),
 )
