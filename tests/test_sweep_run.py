@@ -400,12 +400,15 @@ def test_chips_share_an_activity_if_they_differ_in_timing_alone(change, is_share
 
 
 @pytest.mark.slow
-def test_processes_infer_a_network_once(tmp_path):
+def test_processes_infer_a_network_and_solve_its_crossbars_once(tmp_path):
     text = SWEEP.replace("[tiny.csv]", "[digits-mlp]").replace("workload.assumed_rate: 0.25, ", "")
+    fixed = {"tile.pe.crossbar.device.preset": "rram-20k-200k", "tile.pe.crossbar.r_wire_row_ohm": 2.5}
     axes = {"chip.noc.flit_bits": [8, 16, 32], "tile.pe.adc.bits": [5, 6]}
-    space = load_space(write_sweep(tmp_path, text), {"axes": axes})
+    space = load_space(write_sweep(tmp_path, text), {"axes": axes, "set": fixed})
     run_sweep(space, output=tmp_path / "out", jobs=2)
-    assert len(list((tmp_path / "out" / "cache").glob("activity-*.npz"))) == 2
+    names = [path.name.split("-")[0] for path in (tmp_path / "out" / "cache").glob("*.npz")]
+    n_layers = len(load_workload("digits-mlp").network.layers)
+    assert (names.count("activity"), names.count("circuits")) == (2, n_layers)
     run_sweep(space, output=tmp_path / "uncached", jobs=1, cache_mib=0)
     assert tables(tmp_path / "uncached") == tables(tmp_path / "out")
 

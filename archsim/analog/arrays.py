@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
@@ -19,7 +19,7 @@ from archsim.analog.devices import ChipSeed, cell_conductances, wanted
 from archsim.analog.gated import gated_currents
 from archsim.analog.nonlinear import Curve, calibrated_conductance, nonlinear_currents
 from archsim.analog.read_noise import noise_variance
-from archsim.analog.wires import effective_conductance
+from archsim.analog.solved import solve
 from archsim.hardware.models import Hardware
 
 CHUNK_CELLS = 1 << 20
@@ -277,11 +277,7 @@ def _circuits(g: Tensor, hardware: Hardware, chip: ChipSeed, stream: str) -> _Ci
         generator = chip.generator(stream, "typical reads")
         spikes = torch.rand(len(g), N_TYPICAL_READS, g.shape[1], generator=generator) < TYPICAL_ACTIVITY
         g, trim = calibrated_conductance(g, spikes.to(g.dtype) * crossbar.v_read_v, wires, curve_of(hardware))
-    inputs = None
-    if energetic:
-        matrix, inputs = effective_conductance(g, **asdict(wires), input_conductance=True)
-    else:
-        matrix = effective_conductance(g, **asdict(wires))
+    matrix, inputs = solve(g, wires, input_conductance=energetic)
     variance = _read_variance(g, hardware)
     if crossbar.driver_sigma_rel > 0:
         factors = driver_factors(hardware, chip, stream, g)

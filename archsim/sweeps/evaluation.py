@@ -135,17 +135,26 @@ def _loaded(place: str, settings: dict[str, Value], samples: int, seed: int) -> 
 
 
 def _activity(job: Job, mapping: AnyMapping, workload: Workload, workload_hash: str) -> Activity:
-    """The activity of a point; where it takes a network with weights to find it, from the cache of all processes."""
+    """The activity of a point; where it takes a network with weights to find it, from the cache of all processes.
+
+    Points with different activities may still share crossbars, such as those that differ in their converters.
+    """
     key = activity_key(mapping.hardware, workload_hash, job.samples, job.chips, job.seed)
 
     def found() -> Activity:
         return infer(mapping, workload, job.samples, job.seed, job.chips)
 
+    def inferred(cache: Cache) -> Activity:
+        from archsim.analog.solved import solved_circuits_in  # imports torch
+
+        with solved_circuits_in(lambda circuit, solve: cache.arrays("circuits", circuit, solve)):
+            return found()
+
     def shared() -> Activity:
         if workload.recording is not None or not workload.network.has_weights:
             return found()
         cache = Cache(Path(job.cache_folder), job.cache_limit_bytes)
-        return activity_of(cache.arrays("activity", key, lambda: arrays_of(found())))
+        return activity_of(cache.arrays("activity", key, lambda: arrays_of(inferred(cache))))
 
     return _ACTIVITIES.get(key, shared)
 
