@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archsim.errors import ArchsimError, ConfigError
-from archsim.hardware.reader import change_hardware, load_hardware
+from archsim.hardware.reader import load_hardware
 from archsim.hardware.systolic import AnyHardware
 from archsim.shipped import find_file
 from archsim.sweeps.axes import MAX_POINTS, Axis, Keys, Range, Value, Values, drawn, grid, n_combinations
@@ -242,7 +242,7 @@ def load_space(
 
 def _base(file: SweepFile, folder: Path) -> AnyHardware:
     fixed = {key: value for key, value in file.set.items() if not key.startswith(f"{WORKLOAD}.")}
-    return change_hardware(load_hardware(_beside(folder, file.hardware)), fixed)
+    return load_hardware(_beside(folder, file.hardware), fixed)
 
 
 def _beside(folder: Path, name: str) -> str:
