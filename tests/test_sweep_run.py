@@ -138,6 +138,13 @@ def test_a_failed_point_is_a_row_and_is_retried_on_request(tmp_path):
     assert (counts[0], counts[-1]) == (0, 3)
 
 
+def test_a_systolic_array_is_swept_like_a_chip(tmp_path):
+    text = SWEEP.split("axes:")[0].replace("hardware: demo", "hardware: sata-16x8") + "axes: {array.rows: [8, 16]}\n"
+    table = run_sweep(write_sweep(tmp_path, text), output=tmp_path / "out", jobs=1)
+    assert table["status"].tolist() == ["ok", "ok"]
+    assert table["area_um2"][0] < table["area_um2"][1]
+
+
 def test_points_of_equal_content_are_evaluated_once(tmp_path):
     path = write_sweep(
         tmp_path, SWEEP.split("axes:")[0] + "points:\n  - {chip.clock_mhz: 100.0}\n  - {chip.clock_mhz: 100}\n"

@@ -65,7 +65,7 @@ def test_time_is_a_budget_too(tmp_path):
 
 def test_a_search_without_a_way_out_of_its_constraints_ends(tmp_path):
     text = SPACE.replace(">= tile.pe.adc.cols_per_adc]", "> 64]")
-    space = load_space(write_sweep(tmp_path, text), {"search.method": "tpe", "search.points": 3})
+    space = load_space(write_sweep(tmp_path, text), {"search.method": "nsga2", "search.points": 3})
     with pytest.raises(ConfigError, match=r"^sweep 'tiny': constraints exclude 100 proposals in a row; loosen them"):
         run_sweep(space, output=tmp_path / "out", jobs=1)
 

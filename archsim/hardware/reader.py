@@ -114,6 +114,9 @@ def change_hardware(hardware: H, changes: Mapping[str, object]) -> H:
         return hardware.library if found.costs == hardware.costs else load_library(found.costs)
 
     def faults(found: AnyHardware) -> Iterator[tuple[str, str]]:
+        if isinstance(found, Hardware) and found.tile.pe.crossbar.device.table is not None:
+            key = "tile.pe.crossbar.device.table"
+            yield key, f"{key} names a file beside the hardware file; it can only be set when that file is loaded"
         try:
             library = library_of(found)
         except ConfigError as err:
