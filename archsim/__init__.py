@@ -15,6 +15,7 @@ __version__ = VERSION
 __all__ = [
     "Result",
     "__version__",
+    "compare",
     "critical_path",
     "explain",
     "findings",
@@ -29,6 +30,7 @@ __all__ = [
     "simulate",
     "training_energy",
     "what_if",
+    "write_comparison",
     "write_explanation",
     "write_report",
 ]
@@ -36,6 +38,7 @@ __all__ = [
 if TYPE_CHECKING:
     from archsim.api import (
         Result,
+        compare,
         critical_path,
         explain,
         findings,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
         simulate,
         training_energy,
         what_if,
+        write_comparison,
         write_explanation,
         write_report,
     )

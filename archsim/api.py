@@ -47,6 +47,7 @@ __all__ = [
     "Result",
     "SystolicArray",
     "Workload",
+    "compare",
     "critical_path",
     "explain",
     "findings",
@@ -63,6 +64,7 @@ __all__ = [
     "split_overrides",
     "training_energy",
     "what_if",
+    "write_comparison",
     "write_explanation",
     "write_report",
     "write_timeline",
@@ -229,6 +231,38 @@ def write_explanation(result: Result, path: str | Path) -> None:
             write_json(folder / FINDINGS, explanation(result))
         for name in ("report.html", "report.md"):
             write_report(result, folder / name)
+
+    write_together(Path(path), write)
+
+
+def compare(before: Result, after: Result) -> dict[str, Any]:
+    """What differs between two runs, and in which component and layer; see `archsim.analysis.compare.compare`."""
+    from archsim.analysis.compare import compare as find
+
+    return find(before, after)
+
+
+def write_comparison(found: Table[str, Any], labels: tuple[str, str], path: str | Path) -> None:
+    """Write what `compare` found into a folder as `compare.html`, `compare.md` and `compare.json`: all, or none.
+
+    Args:
+        found: What differs.
+        labels: What the two runs are called.
+        path: Folder; made if missing.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    from archsim.report.compare_page import compare_page
+    from archsim.report.html import render_html
+    from archsim.report.markdown import render_markdown
+
+    page = compare_page(found, labels)
+
+    def write(folder: Path) -> None:
+        for name, text in (("compare.html", render_html(page)), ("compare.md", render_markdown(page))):
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_json(folder / "compare.json", {"format_version": FORMAT_VERSION, **found})
 
     write_together(Path(path), write)
 

@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print what was found as JSON only")
     report.set_defaults(command=_report)
 
+    compare = commands.add_parser("compare", help="say what differs between two runs, and in which component and layer")
+    compare.add_argument("before", metavar="DIR", type=Path, help="folder of a run")
+    compare.add_argument("after", metavar="DIR", type=Path, help="folder of the run that is compared with it")
+    compare.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for compare.html, .md and .json")
+    compare.add_argument("--json", action="store_true", help="print JSON only")
+    compare.set_defaults(command=_compare)
+
     describe = commands.add_parser("describe", help="check the files; show hierarchy, area, costs and mapping")
     describe.add_argument("hardware", metavar="HW", help="shipped name or YAML file")
     describe.add_argument("workload", metavar="WORKLOAD", nargs="?", help="shipped name, YAML or .nir file")
@@ -307,6 +314,35 @@ def _sweep(options: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(folder), "points": len(table), "failed": n_failed}, indent=2))
     else:
         print(f"{len(table)} points, {n_failed} failed: {folder / 'sweep.csv'}; archsim report {folder} compares them")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from archsim import api
+    from archsim.report.compare_page import compare_page, verdict
+    from archsim.report.page import Table
+    from archsim.result import Result, require_writable
+
+    if options.output is not None:
+        require_writable(options.output)
+    before, after = (Result.load(folder) for folder in (options.before, options.after))
+    found = api.compare(before, after)
+    labels = (str(options.before), str(options.after))
+    if options.before.name != options.after.name:
+        labels = (options.before.name, options.after.name)
+    if options.output is not None:
+        api.write_comparison(found, labels, options.output)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for sentence in verdict(found, labels):
+        print(sentence)
+    tables = [part for section in compare_page(found, labels).sections for part in section.parts]
+    for part in tables:
+        if isinstance(part, Table):
+            _print_table(_console(), part.caption, part.head, [*part.rows, *([part.foot] if part.foot else [])])
+    if options.output is not None:
+        print(f"report: {options.output / 'compare.html'}")
     return 0
 
 

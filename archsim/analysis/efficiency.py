@@ -30,10 +30,10 @@ ANN_BITS = 4
 
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("data_movement", ("tile_buffer", "fetch", "index_table", "htree", "router", "link", "port", "input", "output")),
-    ("data_movement", ("global_buffer", "dram")),
+    ("data_movement", ("global_buffer", "dram", "weight_buffer", "ifmap_buffer", "ofmap_buffer", "scratchpad")),
     ("neuron_and_v_mem", ("neuron", "v_mem")),
     ("converters", ("adc", "mux")),
-    ("digital_sums", ("shift_add", "accumulator", "pooling", "mac", "mac_weights", "product_unit")),
+    ("digital_sums", ("shift_add", "accumulator", "pooling", "mac", "mac_weights", "product_unit", "pe_array")),
 )
 """Kinds of component whose dynamic energy is a part of the difference; arrays and their drivers are told apart by
 what they do, and what is of none of these kinds is `other`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,8 @@ from archsim.mapping import map_network
 from archsim.result import Result
 from archsim.workload.loader import load_workload
 from archsim.yamlfile import read_model
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Request(BaseModel):
@@ -68,7 +70,7 @@ def repeat_run(result: Result, progress: Progress | None = None) -> Result:
     """
     if result.origin is not None:
         return result
-    config = _read(result.config)
+    config = read_config(result.config, _Config)
     request = config.workload.request
     if request is None:
         raise ConfigError(
@@ -86,12 +88,17 @@ def repeat_run(result: Result, progress: Progress | None = None) -> Result:
     return again
 
 
-def _read(text: str) -> _Config:
+def read_config(text: str, model: type[M]) -> M:
+    """Read the text of a run's `config.yaml` into a model.
+
+    Raises:
+        ConfigError: It is not what the model says; the message gives the lines.
+    """
     with TemporaryDirectory(prefix="archsim-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(text, encoding="utf-8")
         try:
-            return read_model(path, _Config, ConfigError)
+            return read_model(path, model, ConfigError)
         except ConfigError as err:
             raise ConfigError(str(err).replace(str(path), "config.yaml")) from err
 
@@ -108,8 +115,6 @@ def _require_equal(result: Result, again: Result) -> None:
     why = "its workload has changed since" if len(versions) == 1 else f"archsim was {old.get('archsim_version')} then"
     raise ConfigError(
         f"this run of '{old['workload']}' on '{old['hardware']}' comes out differently now: {first} is "
-        f"{new[first]!r} and was {old.get(first)!r}"
-        + (f" (and {others} other figures)" if others else "")
-        + f"; {why}.\n"
+        f"{new[first]!r} and was {old.get(first)!r}{others}; {why}.\n"
         "Run the simulation again."
     )

@@ -22,7 +22,7 @@ _PARTS = {
     "data_movement": "data movement: buffers, fetch, H-trees, NoC, ports, DRAM",
     "neuron_and_v_mem": "neuron modules and V_mem",
     "converters": "converters",
-    "digital_sums": "digital sums: shift-and-add, accumulators, pooling, digital units",
+    "digital_sums": "digital sums: shift-and-add, accumulators, pooling, digital units, PE arrays",
     "other": "other components",
     "leakage": "leakage",
 }
