@@ -13,5 +13,6 @@ _options: dict[str, Any] = {"cache": True, "_nrt": False}
 compiled = njit(**_options)
 """Compiles a function at its first call; the machine code is kept beside the source for later runs."""
 
-inlined = njit(inline="always", **_options)
-"""Part of a compiled function: its body is put where it is called, as passing many arrays costs more than it does."""
+inlined = njit(forceinline=True, **_options)
+"""Part of a compiled function: its machine code is put where it is called, as passing many arrays costs more than it
+does. Inlining by LLVM takes a third of the time that numba's own (`inline="always"`) takes to compile."""

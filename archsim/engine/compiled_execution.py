@@ -14,7 +14,9 @@ import numpy as np
 from archsim.components.netlist import Action, Lane, Netlist, Policy, Target, Wire, require_executable
 from archsim.components.trace import NO_PREDECESSOR, ChannelStatistics, ExecutionTrace, LaneTrace
 from archsim.engine import kernel, simpy_execution
-from archsim.engine.kernel import NONE, Machine
+from archsim.engine import machine as tables
+from archsim.engine.kernel import NONE
+from archsim.engine.machine import Machine
 from archsim.engine.pool import Place, Pool
 from archsim.errors import SimulationError
 
@@ -107,7 +109,7 @@ class _Tables:
         links, virtual = self._links()
         self._fill_routers(lanes, servers, links)
         buffers, sources, readers, wires = self._buffers(), self._sources(), self._readers(), self._wires()
-        clock = _records(kernel.CLOCK, 1)
+        clock = _records(tables.CLOCK, 1)
         clock.current = NONE
         return Machine(
             lanes=lanes,
@@ -135,7 +137,7 @@ class _Tables:
             predecessor=np.full(n_tokens, NO_PREDECESSOR, np.int64),
             ready_ps=np.empty(n_lanes, np.int64),
             ready_lane=np.empty(n_lanes, np.int32),
-            events=_records(kernel.EVENT, n_events),
+            events=_records(tables.EVENT, n_events),
             table=np.full(table, NONE, np.int32),
             time_ps=np.empty(n_events + 1, np.int64),
             time_event=np.empty(n_events + 1, np.int32),
@@ -149,7 +151,7 @@ class _Tables:
         )
 
     def _lanes(self) -> np.recarray:
-        rows = _records(kernel.LANE, len(self.all_lanes))
+        rows = _records(tables.LANE, len(self.all_lanes))
         rows.tokens = self.tokens[:-1]
         rows.data_ps = rows.credit_ps = rows.end_ps = rows.leave_ps = NONE
         rows.n_tokens = [lane.n_tokens for lane in self.all_lanes]
@@ -198,14 +200,14 @@ class _Tables:
         return target.index if target.kind == "channel" else len(self.netlist.channels) + target.index
 
     def _servers(self) -> np.recarray:
-        rows = _records(kernel.SERVER_STATE, len(self.netlist.servers))
+        rows = _records(tables.SERVER_STATE, len(self.netlist.servers))
         rows.first_lane = _starts(len(server.lanes) for server in self.netlist.servers)[:-1]
         rows.last_lane = NONE
         rows.policy = [_POLICIES[server.policy] for server in self.netlist.servers]
         return rows
 
     def _channels(self) -> np.recarray:
-        rows = _records(kernel.CHANNEL, len(self.netlist.channels))
+        rows = _records(tables.CHANNEL, len(self.netlist.channels))
         rows.capacity = [channel.capacity for channel in self.netlist.channels]
         rows.consumer = rows.producer = rows.heads = NONE
         reserved = np.zeros(len(rows), bool)
@@ -232,7 +234,7 @@ class _Tables:
     def _links(self) -> tuple[np.recarray, np.recarray]:
         """Links and their virtual channels, all empty and free."""
         specs = self.netlist.links
-        rows = _records(kernel.LINK, len(specs))
+        rows = _records(tables.LINK, len(specs))
         rows.free_ps = rows.read_free_ps = rows.flit_ps = rows.before_ps = NONE
         rows.sent_by = rows.read_by = rows.before_by = NONE
         rows.sender = rows.receiver = NONE
@@ -245,7 +247,7 @@ class _Tables:
         for lane in self.all_lanes:
             if lane.passage is not None:
                 n_packets[lane.passage.exit] += np.count_nonzero(lane.passage.heads(lane.n_tokens))
-        virtual = _records(kernel.VIRTUAL, int(rows.n_channels.sum()))
+        virtual = _records(tables.VIRTUAL, int(rows.n_channels.sum()))
         virtual.link = np.repeat(np.arange(len(specs)), rows.n_channels)
         depth = rows.depth[virtual.link]
         virtual.reuse_ps = virtual.next_ps = virtual.freed_by = virtual.left_by = NONE
@@ -289,7 +291,7 @@ class _Tables:
             row.sources, row.n_sources = self.numbers.list(begins), len(begins)
 
     def _buffers(self) -> np.recarray:
-        rows = _records(kernel.BUFFER, len(self.netlist.buffers))
+        rows = _records(tables.BUFFER, len(self.netlist.buffers))
         senders: list[list[int]] = [[] for _ in rows]
         for number, lane in enumerate(self.all_lanes):
             for target in lane.reserves:
@@ -309,7 +311,7 @@ class _Tables:
         return rows
 
     def _sources(self) -> np.recarray:
-        rows = _records(kernel.SOURCE, self.first_source[-1])
+        rows = _records(tables.SOURCE, self.first_source[-1])
         rows.covers = NONE
         for first, buffer in zip(self.first_source, self.netlist.buffers, strict=False):
             for number, covers in enumerate(buffer.covers):
@@ -319,7 +321,7 @@ class _Tables:
         return rows
 
     def _readers(self) -> np.recarray:
-        rows = _records(kernel.READER, self.first_reader[-1])
+        rows = _records(tables.READER, self.first_reader[-1])
         rows.lane = NONE
         for number, lane in enumerate(self.all_lanes):
             if lane.reader is not None:
@@ -327,7 +329,7 @@ class _Tables:
         return rows
 
     def _wires(self) -> np.recarray:
-        rows = _records(kernel.WIRE, len(self.wires))
+        rows = _records(tables.WIRE, len(self.wires))
         rows.channel = rows.buffer = NONE
         rows.lane = [number for number, _ in self.wires]
         add, constant = self.numbers.add, self.numbers.constant
