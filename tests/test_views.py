@@ -213,6 +213,13 @@ def test_tiles_are_drawn_where_they_are(demo):
     assert floor_sections.tiles(tiny_result()) is None
 
 
+def test_area_of_tiles_is_that_of_their_parts(demo):
+    table = picture(floor_sections.tiles(demo)).table
+    inside = demo.components["component"].str.startswith("tile")
+    areas = [float(row[-1].replace(",", "")) for row in table.rows]
+    assert sum(areas) == pytest.approx(demo.components["area_um2"][inside].sum(), rel=1e-3)
+
+
 def test_links_of_a_mesh_are_drawn_and_those_of_a_tree_listed(demo):
     section = floor_sections.noc(demo)
     links = demo.components[(demo.components["kind"] == "link") & (demo.components["n_actions"] > 0)]
@@ -368,6 +375,14 @@ def test_page_begins_with_what_limits_the_run(demo):
 
 def test_written_and_loaded_run_gives_the_same_page(run, tmp_path):
     assert report_page(Result.load(run.write(tmp_path / "run"))) == report_page(run)
+
+
+@pytest.mark.slow
+def test_page_of_a_large_network_is_small_and_its_charts_are_complete():
+    result = archsim.simulate(archsim.load_hardware("spikesim-rram-64"), archsim.load_workload("vgg16-cifar10"))
+    page = report_page(result)
+    assert len(render_html(page)) < 1_000_000
+    assert len([tip for tip in tips(floor_sections.tiles(result)) if tip.endswith("of the run")]) >= len(result.tiles)
 
 
 def test_page_of_a_run_without_optional_files_still_renders(run, tmp_path):

@@ -12,7 +12,7 @@ from archsim.report import charts, drawing
 from archsim.report.charts import Bar
 from archsim.report.drawing import Shape
 from archsim.report.page import Chart, Part, Picture, Section, Table, Text
-from archsim.report.text import bit_scale, percent, share, shorten, time_scale
+from archsim.report.text import area_scale, bit_scale, percent, share, shorten, time_scale
 from archsim.result import Result
 from archsim.units import format_number
 
@@ -35,8 +35,8 @@ def tiles(result: Result) -> Section | None:
     if frame is None or frame.empty:
         return None
     question = "What sits where, and how full is it?"
-    frame = frame.assign(layers=frame["layers"].fillna("").astype(str), works=frame["tile"].map(_works(result)))
-    frame["works"] = frame["works"].fillna(0.0)
+    frame = frame.assign(layers=frame["layers"].fillna("").astype(str)).join(_sums(result), on="tile")
+    frame[["works", "area_um2"]] = frame[["works", "area_um2"]].fillna(0.0)
     used = frame[frame["layers"] != ""]
     crossbars = int(frame["n_crossbars"].sum())
     fill = float((frame["cell_utilisation"].fillna(0.0) * frame["n_crossbars"]).sum()) / max(crossbars, 1)
@@ -100,15 +100,16 @@ def _tile(row: Mapping[str, Any], cell: _Grid, order: Mapping[str, int], named: 
     return shapes
 
 
-def _works(result: Result) -> dict[int, float]:
-    """Share of the run in which the busiest part of every tile works."""
+def _sums(result: Result) -> pd.DataFrame:
+    """Area of every tile, and the share of the run in which its busiest part works, by its number."""
     number = result.components["component"].astype(str).str.extract(_TILE, expand=False)
-    most = result.components["utilisation"].groupby(number.dropna().astype(int)).max()
-    return {int(tile): float(share_of_run) for tile, share_of_run in most.items()}
+    inside = result.components[number.notna()].groupby(number.dropna().astype(int))
+    return inside.agg(works=("utilisation", "max"), area_um2=("area_um2", "sum"))
 
 
 def _tile_table(used: pd.DataFrame) -> Table:
     groups = used.groupby("layers", sort=False)
+    area = area_scale([float(mine["area_um2"].sum()) for _, mine in groups])
     rows = []
     for names, mine in groups:
         crossbars = int(mine["n_crossbars"].sum())
@@ -119,10 +120,12 @@ def _tile_table(used: pd.DataFrame) -> Table:
                 *(format_number(value) for value in (len(mine), int(mine["n_pes"].sum()), crossbars)),
                 percent(full) if crossbars else percent(None),
                 percent(float(mine["works"].max())),
+                area.text(float(mine["area_um2"].sum())),
             )
         )
     head = ("layers of a tile", "tiles", "PEs", "crossbars", "cells in use", "busiest part works")
-    return Table("Tiles, PEs, crossbars and cells of every layer", head, tuple(rows))
+    caption = "Tiles, PEs, crossbars, cells and area of every layer"
+    return Table(caption, (*head, f"area of its tiles [{area.unit}]"), tuple(rows))
 
 
 def noc(result: Result) -> Section:
