@@ -37,6 +37,8 @@ def tiles(result: Result) -> Section | None:
     question = "What sits where, and how full is it?"
     frame = frame.assign(layers=frame["layers"].fillna("").astype(str)).join(_sums(result), on="tile")
     frame[["works", "area_um2"]] = frame[["works", "area_um2"]].fillna(0.0)
+    # tiles of digital units have no cells, and are drawn full
+    frame["fill"] = frame["cell_utilisation"].astype(float).fillna(1.0).where(frame["layers"] != "", 0.0)
     used = frame[frame["layers"] != ""]
     crossbars = int(frame["n_crossbars"].sum())
     fill = float((frame["cell_utilisation"].fillna(0.0) * frame["n_crossbars"]).sum()) / max(crossbars, 1)
@@ -76,13 +78,7 @@ def _tile(row: Mapping[str, Any], cell: _Grid, order: Mapping[str, int], named: 
     left, top = cell.corner(row["x"], row["y"])
     names = row["layers"].split(" + ") if row["layers"] else []
     wide, tall = cell.wide * 0.9, cell.tall * 0.9
-    fill = (
-        0.0
-        if not names
-        else float(row["cell_utilisation"])
-        if row["cell_utilisation"] == row["cell_utilisation"]
-        else 1
-    )
+    fill = float(row["fill"])
     what = shorten(row["layers"], 60) if names else "unused"
     tip = (
         f"tile{row['tile']}: {what}; {row['n_pes']} PEs, {row['n_crossbars']} crossbars, cells {percent(fill)} full; "
