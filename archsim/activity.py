@@ -95,6 +95,8 @@ class Activity:
     outputs: np.ndarray | None = None
     """Network output (sample, class): spike counts, or potentials of a readout, summed over time."""
     notes: tuple[str, ...] = field(default=())
+    outputs_over_time: np.ndarray | None = None
+    """Outputs as far as they are known after every timestep, (sample, step, class); None where nobody computed them."""
 
 
 @dataclass(frozen=True)

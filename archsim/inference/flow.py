@@ -59,6 +59,8 @@ class LayerRun:
     n_adc_clips: Tensor | int = 0
     squared_error: float = 0.0
     squared_ideal: float = 0.0
+    potentials: Tensor | None = None
+    """Of a readout: its potentials after every timestep, shape (sample, step, channel, height, width)."""
 
 
 RunLayer = Callable[[int, Arrived, int, State | None], LayerRun]
@@ -113,6 +115,7 @@ def _in_sequence(parts: list[LayerRun]) -> LayerRun:
     """Runs of single timesteps as one run."""
     inputs = [part.inputs for part in parts if part.inputs is not None]
     operands = [part.operand for part in parts if part.operand is not None]
+    potentials = [part.potentials for part in parts if part.potentials is not None]
     return LayerRun(
         spikes=torch.cat([part.spikes for part in parts], dim=1),
         sums=torch.cat([part.sums for part in parts], dim=1),
@@ -126,6 +129,7 @@ def _in_sequence(parts: list[LayerRun]) -> LayerRun:
         n_adc_clips=sum(part.n_adc_clips for part in parts),
         squared_error=sum(part.squared_error for part in parts),
         squared_ideal=sum(part.squared_ideal for part in parts),
+        potentials=torch.cat(potentials, dim=1) if potentials else None,
     )
 
 
@@ -170,7 +174,7 @@ def fire(
         v, current = state.potential, state.current
     neuron = load_neuron(layer.neuron)
     has_current = neuron.synapse_decay is not None
-    largest = 0.0
+    largest, potentials = 0.0, list[Tensor]()
     for index in range(n_timesteps):
         current = filter_current(current, sums[:, min(index, sums.shape[1] - 1)], neuron)
         v, spikes = step(v, current, neuron) if n_shared == 1 else step_shared(v, current, neuron, n_shared)
@@ -182,7 +186,10 @@ def fire(
                 saturations += saturated.flatten(1).sum(1)
         largest = max(largest, float(v.abs().max()), float(current.abs().max()) if has_current else 0.0)
         emitted[:, index] = spikes.to(torch.int32)
-    return LayerRun(emitted, sums, State(v, current), largest, saturations)
+        if layer.neuron.kind == "accumulate":
+            potentials.append(v)
+    kept = torch.stack(potentials, dim=1) if potentials else None
+    return LayerRun(emitted, sums, State(v, current), largest, saturations, potentials=kept)
 
 
 def last_layer(layers: Sequence[Layer]) -> int:
@@ -195,3 +202,9 @@ def outputs_of(layer: Layer, run: LayerRun) -> Tensor:
     is_readout = layer.neuron.kind == "accumulate"
     values = run.state.potential if is_readout else pooled(run.spikes, layer.pool).sum(1)
     return values.flatten(1).to(torch.float64)
+
+
+def outputs_over_time(layer: Layer, run: LayerRun) -> Tensor:
+    """What a last layer would tell after every timestep, float64, shape (sample, step, class)."""
+    values = pooled(run.spikes, layer.pool).cumsum(1) if run.potentials is None else run.potentials
+    return values.flatten(2).to(torch.float64)

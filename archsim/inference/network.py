@@ -39,6 +39,7 @@ from archsim.inference.flow import (
     last_layer,
     layer_input,
     outputs_of,
+    outputs_over_time,
     pooled,
     run_network,
 )
@@ -309,6 +310,7 @@ def _evaluate(
         kind="inferred",
         accuracy=accuracy,
         outputs=recorder.outputs(),
+        outputs_over_time=recorder.outputs_over_time(),
         notes=notes,
     )
 
@@ -334,6 +336,7 @@ class _Recorder:
         self._kept: dict[str, list[_KeptRun]] = {layer.layer.name: [] for layer in chip}
         self._errors = {layer.layer.name: np.zeros(2) for layer in chip}
         self._outputs: list[np.ndarray] = []
+        self._over_time: list[np.ndarray] = []
         self._n_missing = samples
 
     def add(self, runs: list[LayerRun]) -> np.ndarray:
@@ -346,12 +349,18 @@ class _Recorder:
                 self._kept[layer.layer.name].append(_first_samples(run, keep))
         if keep:
             self._outputs.append(outputs[:keep])
+            last = last_layer([layer.layer for layer in self._chip])
+            self._over_time.append(outputs_over_time(self._chip[last].layer, runs[last])[:keep].numpy())
         self._n_missing -= keep
         return outputs
 
     def outputs(self) -> np.ndarray:
         """Outputs of the recorded samples, shape (sample, class)."""
         return np.concatenate(self._outputs)
+
+    def outputs_over_time(self) -> np.ndarray:
+        """The same after every timestep, shape (sample, step, class)."""
+        return np.concatenate(self._over_time)
 
     def layers(self) -> dict[str, LayerActivity]:
         """Activity of every layer."""
