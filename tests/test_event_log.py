@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import fields
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import test_crossbar_chip as chip
 from test_replication import flow_case, simulate
 
+import archsim
 from archsim import eventlog
 from archsim.analysis import breakdown
 from archsim.components.netlist import Netlist
 from archsim.components.trace import NO_PREDECESSOR, ExecutionTrace
 from archsim.engine import log as engine_log
+from archsim.engine import simpy_execution
+from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
 from archsim.engine.pool import Place, Pool
 from archsim.eventlog import DATA, LEAK, SERVER, EventLog
@@ -145,6 +149,31 @@ def test_the_file_holds_the_rows(seed, tmp_path):
     log.write(tmp_path / "events.parquet")
     again = EventLog.read(tmp_path / "events.parquet")
     assert rows_of(again) == rows_of(log)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_file_is_the_same_however_few_rows_are_worked_out_at_once(seed, tmp_path, monkeypatch):
+    files = []
+    for n_rows in (1, 64, 1 << 16):
+        monkeypatch.setattr(engine_log, "_ROWS_PER_CHUNK", n_rows)
+        build_log(*case(seed)).write(tmp_path / str(n_rows))
+        files.append((tmp_path / str(n_rows)).read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_log_streams_to_its_file_and_never_is_in_memory(tmp_path):
+    workload = archsim.load_workload("digits-cnn")
+    mapping = archsim.map_network(archsim.load_hardware("spikesim-rram-64"), workload)
+    activity = chip.activity(workload.network, 2, workload.n_timesteps)
+    netlist = build_netlist(mapping, activity)
+    log = build_log(netlist, simpy_execution.execute(netlist))
+    in_memory = sum(np.dtype(dtype).itemsize for _, dtype in EventLog.COLUMNS) * len(log)
+    log.write(tmp_path / "once")  # what is loaded or made at first use stays out of the measurement
+    tracemalloc.start()
+    log.write(tmp_path / "again")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < in_memory / 4
 
 
 @pytest.mark.parametrize("seed", SEEDS)
