@@ -260,7 +260,8 @@ def report(
         "## Wires (64-128-10, 32 x 32 crossbars, driver and sense 1 kOhm, wires 5 and 10 Ohm per cell)",
         "",
         *table(
-            ["ideal", "degraded", "fine-tuned 8 epochs on the exact circuit"], [[wires.text(k) for k in wires.values]]
+            ["ideal", "degraded", "fine-tuned 8 epochs on the exact circuit"],
+            [[wires.text(key) for key in ("ideal", "degraded", "aware")]],
         ),
         "",
         f"## Chips (784-500-10, 300 / 300 Ohm, product model, {N_CHIPS} chips per seed)",
@@ -274,7 +275,10 @@ def report(
         "",
         f"{CLASSIFIER_OHM[0]} / {CLASSIFIER_OHM[1]} Ohm; ReLU behind batch norm, the other layers digital.",
         "",
-        *table(["ideal", "degraded", "fine-tuned 4 epochs"], [[cnn_figures.text(key) for key in cnn_figures.values]]),
+        *table(
+            ["ideal", "degraded", "fine-tuned 4 epochs"],
+            [[cnn_figures.text(key) for key in ("ideal", "degraded", "aware")]],
+        ),
         "",
         "## Criteria",
         "",

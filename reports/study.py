@@ -54,7 +54,7 @@ class Study:
             if found["settings"] == wanted:
                 return found["values"]
         started = time.monotonic()
-        values = {key: float(value) for key, value in compute().items()}
+        values = {key: float(value) for key, value in sorted(compute().items())}
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"settings": wanted, "values": values}, indent=1, sort_keys=True)
         temporary = path.with_suffix(f".{os.getpid()}.part")
