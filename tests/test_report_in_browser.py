@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 import archsim
+from archsim.analysis.efficiency import efficiency
+from archsim.report.compare_page import compare_page
 from archsim.report.html import render_html
+from archsim.report.page import Page
 from archsim.report.run_report import report_page
 from archsim.result import Result
 
@@ -58,9 +61,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    """A run whose first layer has a name that is markup."""
+    """A run with tried changes, one of them refused, whose first layer has a name that is markup."""
     workload = archsim.load_workload("digits-cnn", "poisson:0.2", timesteps=3)
     run = archsim.simulate(archsim.load_hardware("demo"), workload)
+    run.changes = archsim.what_if(
+        run, [{"tile.pe.fetch_bits_per_cycle": 128}, {"tile.pe.crossbar.rows": 8, "chip.tiles": 1}]
+    )
+    run.efficiency = efficiency(run)
     for table in (run.layers, run.spikes, run.paths, run.tiles):
         table.replace({column: {"conv1": HOSTILE} for column in ("layer", "layers") if column in table}, inplace=True)
     run.log.layers[run.log.layers.index("conv1")] = HOSTILE
@@ -90,8 +97,23 @@ def laid_out(page: str, width: int, folder: Path) -> dict:
     return {**json.loads(html.unescape(found.group(1))), "console": console}
 
 
+@pytest.fixture(scope="module")
+def comparison(result) -> Page:
+    workload = archsim.load_workload("digits-cnn", "poisson:0.2", timesteps=3)
+    other = archsim.simulate(archsim.load_hardware("demo", {"tile.pe.adc.cols_per_adc": 4}), workload)
+    return compare_page(archsim.compare(result, other), ("before", "after"))
+
+
 @pytest.mark.parametrize("width", [1280, 360])
-def test_page_is_laid_out_without_clipped_text(result, tmp_path, width):
+def test_comparison_is_laid_out_without_clipped_text(comparison, tmp_path, width):
+    found = laid_out(render_html(comparison), width, tmp_path)
+    assert (found["cut"], found["console"], found["scripts"]) == ([], [], 0)
+    assert found["needed"] <= found["width"] == width
+    assert found["sections"] == [section.id for section in comparison.sections]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_report_is_laid_out_without_clipped_text(result, tmp_path, width):
     page = report_page(result)
     found = laid_out(render_html(page), width, tmp_path)
     assert found["cut"] == []
