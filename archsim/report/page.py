@@ -122,3 +122,5 @@ class Page:
     title: str
     verdict: str
     sections: tuple[Section, ...]
+    topics: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Topics with the ids of their sections, for a table of contents in lines; without, it is a list."""
