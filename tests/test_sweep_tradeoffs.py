@@ -131,7 +131,9 @@ def test_a_sweep_that_was_stopped_is_reported_as_far_as_it_is(tmp_path, swept):
     shutil.copytree(swept, folder)
     for path in sorted(folder.glob("points/*/*"))[:20]:
         path.unlink()
-    assert report_sweep(folder).verdict.startswith("Of 7 designs ")
+    verdict = report_sweep(folder).verdict
+    assert verdict.startswith("Of 7 designs ")
+    assert verdict.endswith(" 20 of 27 points are still missing: archsim sweep goes on.")
     for path in folder.glob("points/*/*"):
         path.unlink()
     with pytest.raises(ConfigError) as fault:

@@ -39,6 +39,8 @@ class Outcome:
 
     space: Space
     table: pd.DataFrame
+    n_points: int
+    """Points of the space, or of the search so far; the table has those that are finished."""
 
     @property
     def objectives(self) -> tuple[str, ...]:

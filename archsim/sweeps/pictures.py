@@ -83,7 +83,7 @@ def parallel_coordinates(outcome: Outcome) -> Picture:
     for number, name in enumerate(columns):
         x, anchor = float(across[number]), _anchor(number, len(columns))
         low, high = _ends(rated[name].tolist())
-        title = shorten(names[name].rsplit(".", 1)[-1] if name in keys else words(name), 16)
+        title = shorten(names[name].rsplit(".", 1)[-1] if name in keys else words(name), 18)
         row_of_title = _BOTTOM + (34 if number % 2 else 50)
         shapes.append(drawing.label(x, _TOP - 8, _cell(name, high, name in keys), anchor, soft=True))
         shapes.append(drawing.label(x, _BOTTOM + 16, _cell(name, low, name in keys), anchor, soft=True))

@@ -37,7 +37,7 @@ def report_sweep(folder: Path, progress: Callable[[str, float], None] | None = N
     if not len(table):
         raise ConfigError(f"{folder}: no point of this sweep is finished; run archsim sweep first")
     write_table(table, folder)
-    outcome = Outcome(plan.space, table.to_pandas())
+    outcome = Outcome(plan.space, table.to_pandas(), len(tasks))
     found = []
     if not outcome.rated.empty:
         by_index = {task.point.index: task for task in tasks}

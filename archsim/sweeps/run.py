@@ -59,6 +59,8 @@ def run_sweep(
         ConfigError: The space is faulty, the folder cannot be written, or another sweep is at work in it.
         SimulationError: Workers cannot be started.
     """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs is {jobs}; it must be at least 1")
     loaded = space if isinstance(space, Space) else load_space(space)
     if loaded.file.search is not None:
         from archsim.sweeps.search import search  # imports optuna
@@ -165,8 +167,6 @@ def _all_points(plan: Plan, workers: Workers, retry_failed: bool, progress: Prog
 
 
 def _workers(executor: Executor | None, jobs: int | None) -> Workers:
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs is {jobs}; it must be at least 1")
     if executor is not None:
         return Given(executor, jobs or getattr(executor, "_max_workers", None) or n_processors())
     n_jobs = jobs or n_processors()

@@ -38,7 +38,13 @@ def verdict(outcome: Outcome) -> str:
     return (
         f"Of {len(outcome.rated)} designs {worth} by {names}. "
         f"The {'best' if len(front) == 1 else 'knee'} is point {knee['point']}: {outcome.design(knee)}; {figures}."
+        + _unfinished(outcome)
     )
+
+
+def _unfinished(outcome: Outcome) -> str:
+    missing = outcome.n_points - len(outcome.table)
+    return f" {missing} of {outcome.n_points} points are still missing: archsim sweep goes on." if missing else ""
 
 
 def overview(outcome: Outcome) -> Section:
@@ -80,13 +86,14 @@ def front(outcome: Outcome) -> Section | None:
         )
     ]
     head, rows = _front_rows(outcome)
-    for first, second in pairwise(names):
+    varied = [name for name in names if outcome.rated[name].nunique() > 1]
+    for first, second in pairwise(varied):
         caption = f"{words(second)[:1].upper()}{words(second)[1:]} over {words(first)}, every point"
         parts.append(scatter(outcome, first, second, caption, None))
-    parts.append(Table("Designs of the front, nearest to the ideal first", head, rows[:_N_BEST], n_text=0))
+    parts.append(Table("Designs of the front, nearest to the ideal first", head, rows[:_N_BEST]))
     if rows[_N_BEST:]:
         more = f"{len(rows) - _N_BEST} more designs of the front"
-        parts.append(Folded(more, (Table(more, head, rows[_N_BEST:], n_text=0),), f"{more} are in sweep.csv."))
+        parts.append(Folded(more, (Table(more, head, rows[_N_BEST:]),), f"{more} are in sweep.csv."))
     return Section("front", "Which designs are worth choosing between?", tuple(parts))
 
 
@@ -132,8 +139,8 @@ def sensitivity(outcome: Outcome) -> Section | None:
     parts: list[Part] = [
         Text(
             "Share of the variance between points that the mean of each value of a key explains (on a full grid the "
-            "first-order index of Sobol). What is missing to 100 % is done by keys together, or, where points were "
-            "drawn, by chance. The swing is the highest mean of a value over the lowest."
+            "first-order index of Sobol). What is missing to 100 % is done by keys together. Where points were drawn, "
+            "excluded, failed or are missing, shares overlap. The swing is the highest mean of a value over the lowest."
         )
     ]
     for name, each in found.items():
