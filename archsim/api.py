@@ -52,6 +52,7 @@ __all__ = [
     "critical_path",
     "early_exit",
     "explain",
+    "explanation",
     "findings",
     "infer",
     "load_hardware",

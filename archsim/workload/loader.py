@@ -56,15 +56,17 @@ def load_workload(
     _check_count("timesteps", timesteps)
     _check_count("samples", samples)
     text = None if input is None else str(input)
+    is_shipped = not Path(name_or_path).is_file()
     request = Request(
-        str(path.absolute()) if Path(name_or_path).is_file() else str(name_or_path),
+        str(name_or_path) if is_shipped else str(path.absolute()),
         text if text is None or not Path(text).exists() else str(Path(text).absolute()),
         timesteps,
         samples,
         seed,
         {key: value.item() if hasattr(value, "item") else value for key, value in settings.items()},
     )
-    return replace(_load(path, text, timesteps, settings, samples, seed), request=request)
+    loaded = _load(path, text, timesteps, settings, samples, seed)
+    return replace(loaded, request=request, source=request.name_or_path if is_shipped else loaded.source)
 
 
 def _load(
