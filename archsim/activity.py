@@ -47,15 +47,18 @@ class LayerActivity:
     energy_shares: np.ndarray | None = None
     """Part of a row block's power that each column block draws, shape (row_block, col_block)."""
 
+    least_bits: tuple[int, int] = (0, 0)
+    """Bits of inputs and operands at least: those of the whole, where this is a part of an activity."""
+
     @property
     def input_bits(self) -> int:
         """Bits per row and read: of the largest value, sign included."""
-        return _bits(self.inputs)
+        return max(_bits(self.inputs), self.least_bits[0])
 
     @property
     def operand_bits(self) -> int:
         """Bits of the largest operand value; 0 without an operand."""
-        return 0 if self.operand is None else _bits(self.operand)
+        return 0 if self.operand is None else max(_bits(self.operand), self.least_bits[1])
 
 
 def _bits(values: np.ndarray) -> int:

@@ -98,3 +98,15 @@ def test_messages_say_what_is_possible(hardware, workload):
     shapes = archsim.load_workload("vgg9-convolutions", timesteps=1)
     with pytest.raises(WorkloadError, match=r"^workload 'vgg9-convolutions' has no weights, so nobody knows when it"):
         archsim.early_exit(archsim.load_hardware("spikesim-rram-64"), replace(shapes), 0.5, samples=1)
+
+
+def test_a_part_of_an_activity_keeps_its_widths(hardware):
+    """Pooled spikes of a single timestep may be smaller than the largest of all."""
+    workload = archsim.load_workload("digits-cnn")
+    whole = archsim.infer(archsim.map_network(hardware, workload), workload, 4)
+    one = part_of(whole, 2, slice(0, 1))
+    assert {name: layer.input_bits for name, layer in one.layers.items()} == {
+        name: layer.input_bits for name, layer in whole.layers.items()
+    }
+    assert (one.n_samples, one.n_timesteps) == (1, 1)
+    np.testing.assert_array_equal(one.layers["conv2"].inputs[0, 0], whole.layers["conv2"].inputs[2, 0])

@@ -119,7 +119,7 @@ def exits(outputs: np.ndarray, confidence: float, scale: float = 1.0) -> np.ndar
 
 
 def part_of(activity: Activity, sample: int, steps: slice) -> Activity:
-    """One sample of an activity, and of its timesteps some."""
+    """One sample of an activity, and of its timesteps some, with bits per value as the whole has them."""
     layers = {name: _part_of_layer(layer, activity, sample, steps) for name, layer in activity.layers.items()}
     n_timesteps = len(range(*steps.indices(activity.n_timesteps)))
     return replace(activity, layers=layers, n_samples=1, n_timesteps=n_timesteps, outputs=None, outputs_over_time=None)
@@ -139,6 +139,7 @@ def _part_of_layer(layer: LayerActivity, activity: Activity, sample: int, steps:
         spikes=part(layer.spikes),
         operand=None if layer.operand is None else part(layer.operand),
         read_power_w=power,
+        least_bits=(layer.input_bits, layer.operand_bits),
     )
 
 
