@@ -35,6 +35,7 @@ __all__ = [
     "write_comparison",
     "write_explanation",
     "write_report",
+    "write_timeline",
 ]
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         write_comparison,
         write_explanation,
         write_report,
+        write_timeline,
     )
 
 

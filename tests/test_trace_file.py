@@ -32,7 +32,7 @@ def read(path: Path) -> dict:
 
 
 def written(result: Result, folder: Path, window: tuple[int, int] | None = None) -> dict:
-    write_trace(result, folder / "timeline.json.gz", window)
+    archsim.write_timeline(result, folder / "timeline.json.gz", window)
     return read(folder / "timeline.json.gz")
 
 

@@ -60,12 +60,15 @@ def write_trace(result: Result, path: Path, window: Window | None = None) -> Non
 
 def _fitting(log: EventLog, window: Window) -> Window:
     """The window, cut at the start of the first service that has no room."""
-    starts = [log.services_of(name, "start_ps", "service_ps", "leave_ps") for name in log.components]
-    kept = [start[(work > 0) & (start < window[1]) & (leave > window[0])] for start, work, leave in starts]
-    begun = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+    begun = np.concatenate([np.zeros(0, np.int64), *(_starts(log, name, window) for name in log.components)])
     if len(begun) <= N_SERVICES:
         return window
     return window[0], int(np.partition(begun, N_SERVICES)[N_SERVICES])
+
+
+def _starts(log: EventLog, component: str, window: Window) -> np.ndarray:
+    start, service, leave = log.services_of(component, "start_ps", "service_ps", "leave_ps")
+    return start[(service > 0) & (start < window[1]) & (leave > window[0])]
 
 
 def _events(result: Result, window: Window) -> Iterator[str]:
