@@ -192,6 +192,18 @@ def test_potentials_stay_in_the_pes_only_with_outputs_stationary_and_timesteps_t
     assert moved(result, "v_mem") == 0
 
 
+@pytest.mark.parametrize(("dataflow", "n_inside"), [("output_stationary", 0), ("weight_stationary", 2)])
+def test_potentials_pass_between_batches_of_timesteps(dataflow, n_inside):
+    """Two batches of two of four timesteps: one crossing; inside each batch one step more with weights stationary."""
+    hardware = array(mapping__batch_timesteps=2, buffers__ofmap_kib=4, array__dataflow=dataflow)
+    result = simulate(hardware, load_workload("digits-cnn"))
+    layers = result.origin.mapping.network.layers
+    n_neurons = sum(layer.n_neurons for layer in layers)
+    assert moved(result, "weights") == 2 * 8 * sum(layer.n_weights for layer in layers)
+    assert moved(result, "v_mem") == 2 * n_neurons * 8
+    assert moved(result, "v_mem", "global_buffer") == 2 * n_inside * n_neurons * 8
+
+
 def test_potentials_that_do_not_fit_the_output_buffer_go_to_dram():
     hardware = array(mapping__loop_order="timestep_outer", buffers__ofmap_kib=1)
     result = simulate(hardware, load_workload("digits-cnn"))
@@ -328,7 +340,7 @@ def test_what_cannot_be_is_refused(overrides, message):
             {"array.dataflow": "weight_stationary", "buffers.ofmap_kib": 1, "array.pe.psum_bits": 32, "array.cols": 64},
             mlp((64, 64)),
             "the sums of one position of layer 'fc1' over 4 timesteps have 8704 bits; half of buffers.ofmap_kib 1 "
-            "holds 4096. Raise it to 3 at least, or set mapping.loop_order: timestep_outer.",
+            "holds 4096. Raise it to 3 at least, or lower mapping.batch_timesteps.",
         ),
         (
             {},
@@ -342,6 +354,12 @@ def test_what_does_not_fit_says_what_is_missing(hardware, network, message):
     with pytest.raises(MappingError) as error:
         map_network(load_hardware("sata-16x8", hardware), of(network))
     assert str(error.value) == message
+
+
+def test_batches_divide_the_timesteps():
+    with pytest.raises(MappingError) as error:
+        map_network(array(mapping__batch_timesteps=3), load_workload("digits-cnn"))
+    assert str(error.value) == "mapping.batch_timesteps is 3; it must divide the 4 timesteps of the workload"
 
 
 def test_a_bare_network_does_not_say_how_many_timesteps_are_batched():

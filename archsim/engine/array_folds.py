@@ -199,7 +199,7 @@ def fetch_positions(tiles: Tiles, folds: Folds, capacity_bits: int, name: str, w
     freed = np.concatenate([[0], np.maximum.accumulate(tiles.last) + 1])[kept_from]
     short = np.flatnonzero(freed > tiles.first)
     if len(short):
-        advice = ", or set mapping.loop_order: timestep_outer" if n_steps > 1 else ""
+        advice = ", or lower mapping.batch_timesteps" if n_steps > 1 else ""
         worst = max(_bits_in_use(tiles, int(number)) for number in short)
         raise MappingError(
             f"layer '{name}' needs {worst} bits of {what} at once, which holds {capacity_bits}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archsim.activity import Activity
+from archsim.engine.array_folds import passes_of
 from archsim.engine.geometry import is_read_once
 from archsim.hardware.words import analog_rows
 from archsim.mapping import AnyMapping, ArrayMapping, Mapping
@@ -11,13 +12,25 @@ from archsim.mapping import AnyMapping, ArrayMapping, Mapping
 def run_notes(mapping: AnyMapping, activity: Activity) -> list[str]:
     """Notes on a run, in the order in which a report shows them."""
     if isinstance(mapping, ArrayMapping):
-        return _clip_notes(activity)
+        return [*_pass_notes(mapping, activity), *_clip_notes(activity)]
     return [
         *_cell_notes(mapping, activity),
         *_unusual_notes(mapping),
         *_round_notes(mapping),
         *_clip_notes(activity),
         *_energy_notes(mapping, activity),
+    ]
+
+
+def _pass_notes(mapping: ArrayMapping, activity: Activity) -> list[str]:
+    """Which layers of an array take their inputs bit by bit."""
+    pass_bits = mapping.hardware.array.pe.input_bits
+    bits = {item.layer.name: activity.layers[item.layer.name].input_bits for item in mapping.layers}
+    return [
+        f"inputs of layer '{name}' have {count} bits; a PE takes {pass_bits} per cycle, so they pass in "
+        f"{passes_of(activity.layers[name], pass_bits)} cycles each"
+        for name, count in bits.items()
+        if count > pass_bits
     ]
 
 

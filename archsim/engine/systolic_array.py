@@ -227,14 +227,16 @@ class _Builder:
         lane = self._lane(f"{part.name}.update", part, (), part.complete)
         wires = [Target("channel", outbox)]
         if spec.neuron.has_state:
-            reading, writing = self._state_bits(part)
+            (reading, writing), (coming, going) = self._state_bits(part)
             lane.actions = (systolic.update_action(self.hardware, part.neurons),)
-            if self._state_is_in_dram:
-                inputs.append(self._add_side_input(number, part, "v_mem", reading, "v_mem"))
+            if self.potentials_fit:
+                reading, writing = reading + coming, writing + going
+            elif coming.any() or going.any():
+                inputs.append(self._add_side_input(number, part, "v_mem", coming, "v_mem"))
                 stored = self.netlist.channel(f"{part.name}.v_mem.write", _LATCH_DEPTH)
                 wires.append(Target("channel", stored))
-                self._add_store(part, "v_mem", writing, "v_mem", systolic.NEURON, stored)
-            elif reading.any() or writing.any():
+                self._add_store(part, "v_mem", going, "v_mem", systolic.NEURON, stored)
+            if reading.any() or writing.any():
                 lane.actions = (
                     self._state_action("read", reading, Movement(OUTPUTS, systolic.NEURON, "v_mem", "global_buffer")),
                     *lane.actions,
@@ -247,21 +249,19 @@ class _Builder:
         self._shared(systolic.NEURON).lanes.append(lane)
         return outbox
 
-    @property
-    def _state_is_in_dram(self) -> bool:
-        return self.hardware.mapping.loop_order == "timestep_outer" and not self.potentials_fit
+    def _state_bits(self, part: _Part) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Bits of potentials that each fold reads and writes: between timesteps that follow each other, and others.
 
-    def _state_bits(self, part: _Part) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of potentials that each fold reads and writes: none where the PEs keep them from timestep to timestep.
-
-        The first timestep starts from rest, and nobody needs them after the last.
+        With outputs stationary the PEs keep the former. The first timestep starts from rest, and nobody needs
+        potentials after the last.
         """
-        spec = part.layer.layer
+        spec, n_batched = part.layer.layer, part.folds.shape[4]
         bits = part.neurons * self.hardware.chip.neuron.v_mem_bits * spec.neuron.state_words
-        mapping, array = self.hardware.mapping, self.hardware.array
-        if mapping.loop_order == "tick_batched" and array.dataflow == "output_stationary":
-            bits = np.zeros_like(bits)
-        return bits * (part.step > 0), bits * (part.step < part.last_step)
+        leaves_pes = self.hardware.array.dataflow == "weight_stationary"
+        reads, writes = part.step > 0, part.step < part.last_step
+        begins, ends = part.step % n_batched == 0, part.step % n_batched == n_batched - 1
+        inside = bits * (reads & ~begins & leaves_pes), bits * (writes & ~ends & leaves_pes)
+        return inside, (bits * (reads & begins), bits * (writes & ends))
 
     def _state_action(self, name: str, bits: np.ndarray, movement: Movement) -> Action:
         return buffer_action(self.hardware, OUTPUTS, name, bits, movement).at(systolic.STATE_PORT)

@@ -119,8 +119,20 @@ class ArrayPolicy(Part):
     """`tick_batched`: all timesteps of a fold follow each other, so weights come from DRAM once and, with
     dataflow: output_stationary, potentials stay in the PEs; `timestep_outer`: the whole network runs once per
     timestep, fetching weights each time and keeping potentials in the ofmap buffer or, if they do not fit, in DRAM."""
+    batch_timesteps: PositiveInt | Auto = "auto"
+    """With loop_order: tick_batched, timesteps that follow each other; `auto` is all of them. The whole network runs
+    once for every batch of a number of timesteps, whose inputs the buffers must hold."""
     input_bits: Annotated[int, Field(ge=1, le=16)] | Auto = "auto"
     """Bits of the network's input values; `auto` follows the largest, a number clips and counts."""
+
+    @model_validator(mode="after")
+    def _one_timestep_is_no_batch(self) -> Self:
+        if self.loop_order == "timestep_outer" and self.batch_timesteps not in ("auto", 1):
+            raise ValueError(
+                f"loop_order is timestep_outer and batch_timesteps is {self.batch_timesteps}; "
+                "choose loop_order: tick_batched, or leave batch_timesteps out"
+            )
+        return self
 
 
 class SystolicArray(Platform):

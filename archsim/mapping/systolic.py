@@ -90,7 +90,7 @@ def map_on_array(hardware: SystolicArray, network: Network, n_timesteps: int) ->
     """
     for layer in network.layers:
         _require_layer(hardware, layer)
-    steps = n_timesteps if hardware.mapping.loop_order == "tick_batched" else 1
+    steps = _batch(hardware, n_timesteps)
     return ArrayMapping(hardware, network, tuple(_cut(hardware, layer, steps) for layer in network.layers), steps)
 
 
@@ -110,6 +110,19 @@ def _require_layer(hardware: SystolicArray, layer: Layer) -> None:
             f"layer '{layer.name}' reads what was emitted a timestep earlier, but mapping.loop_order: tick_batched "
             "runs all timesteps of a layer before the next. Set mapping.loop_order: timestep_outer."
         )
+
+
+def _batch(hardware: SystolicArray, n_timesteps: int) -> int:
+    """Timesteps that follow each other in a fold."""
+    policy = hardware.mapping
+    if policy.loop_order == "timestep_outer":
+        return 1
+    steps = n_timesteps if policy.batch_timesteps == "auto" else policy.batch_timesteps
+    if n_timesteps % steps:
+        raise MappingError(
+            f"mapping.batch_timesteps is {steps}; it must divide the {n_timesteps} timesteps of the workload"
+        )
+    return steps
 
 
 def _cut(hardware: SystolicArray, layer: Layer, steps: int) -> ArrayLayer:
@@ -142,7 +155,7 @@ def _largest_block(hardware: SystolicArray, layer: Layer, positions: int, steps:
         raise MappingError(
             f"the sums of one position of layer '{layer.name}' over {steps} timesteps have {per_position} bits; half "
             f"of buffers.ofmap_kib {hardware.buffers.ofmap_kib} holds {half_bits}. Raise it to "
-            f"{ceil_div(2 * per_position, 8192)} at least, or set mapping.loop_order: timestep_outer."
+            f"{ceil_div(2 * per_position, 8192)} at least, or lower mapping.batch_timesteps."
         )
     width = layer.conv_shape[2]
     row_bits = layer.in_shape[0] * layer.in_shape[2] * hardware.array.pe.input_bits * steps
