@@ -146,9 +146,9 @@ def lines(found: dict[str, dict[str, float]]) -> list[str]:
     return [
         *table,
         "",
-        f"The estimate shrinks on the simulated array for {shrunk} of {len(WORKS)} works. On a systolic array zero "
-        "spikes save energy of",
-        "accumulators and weight scratchpads, but no cycles and no traffic; on a dense crossbar chip they save nothing.",
+        f"The estimate shrinks on the simulated array for {shrunk} of {len(WORKS)} works. On a systolic array zero",
+        "spikes save energy of accumulators and weight scratchpads, but no cycles and no traffic; on a dense crossbar",
+        "chip they save nothing.",
         "",
         f"Timesteps of a batch on the simulated array, as many as its buffers hold: {batches}.",
         f"The crossbar chip is simulated at {CHIP_TIMESTEPS} timesteps and continued on a line.",
