@@ -95,7 +95,7 @@ class _Builder:
         for lane, gates in zip(written, self.gates, strict=True):
             lane.wires += tuple(Wire(target, lane.actions[-1].duration_ps[lane.emit]) for target in gates)
             lane.reserves += tuple(gates)
-        self.netlist.components = list(self._components())
+        self.netlist.components = [ComponentInfo(*each) for each in systolic.parts(self.hardware)]
         return self.netlist
 
     def _part(self, layer: ArrayLayer) -> _Part:
@@ -268,7 +268,7 @@ class _Builder:
 
     def _add_output(self, number: int, part: _Part, outbox: int) -> Lane:
         """Output buffer, pooling and the way to DRAM."""
-        spec, n = part.layer.layer, len(part.complete)
+        spec = part.layer.layer
         raw = part.neurons * self._raw_bits(part)
         data_class: DataClass = "partial_sums" if spec.neuron.kind == "none" else "spikes"
         movement = Movement(systolic.NEURON, OUTPUTS, data_class, "global_buffer")
@@ -290,7 +290,6 @@ class _Builder:
             port.inputs = (leaving,)
             self.netlist.server(OUTPUT, "private", port)
             self.netlist.output_lanes.append(port)
-        assert n == lane.n_tokens, "one write per fold that completes sums"
         return lane
 
     def _add_store(
@@ -347,8 +346,3 @@ class _Builder:
         before = np.zeros(len(raw), np.int64)
         before[order] = np.concatenate([[0], done[order][:-1]])
         return done - before
-
-    # Parts with area and leakage
-
-    def _components(self) -> list[ComponentInfo]:
-        return [ComponentInfo(*part) for part in systolic.parts(self.hardware)]

@@ -67,7 +67,7 @@ def idle_area(result: Result) -> Section:
 def balance(result: Result) -> Section | None:
     """How long every layer's busiest part works, and how many copies would let all of them keep twice the pace."""
     frame = bounds.stage_times(result)
-    if len(frame) < 2 or result.summary["n_crossbars"] is None:  # layers of an array take turns, not copies
+    if len(frame) < 2:
         return None
     question = "How many copies does each layer need?"
     shared = frame["unit"][frame["unit"].duplicated()]
