@@ -215,3 +215,18 @@ def test_the_walk_returns_whole_numbers_far_beyond_its_buffer():
     layer = LayerShape(9, 9, 8, 16, 3, 3, 1)
     assert dram_ifmap_reads(layer, 16, 8, 50 * 2**20) == 9 * 9 * 8
     assert dram_ifmap_reads(layer, 16, 8, 200) > np.prod([9, 9, 8])
+
+
+def test_the_study_shows_the_factors_that_its_code_finds():
+    """The stored table of reports/snn-efficiency against the figures that need no simulation."""
+    study = Path(__file__).resolve().parent.parent / "reports" / "snn-efficiency" / "README.md"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in study.read_text().splitlines() if "|" in line]
+    table = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    assert [row["work"] for row in table] == [work.name for work in WORKS]
+    for row, work in zip(table, WORKS, strict=True):
+        counts_of = sata.inference.network_counts(work.network)
+        factor = sata.improvement(work.network, counts_of, work.regime, work.baseline)
+        assert row["SATA, regenerated"] == f"{factor:.3g}x"
+        assert row["SATA, paper"] == f"{work.sata:.3g}x"
+        assert row["SpikeSim, ratio of T"] == f"{work.baseline.timesteps / work.regime.timesteps:.3g}x"
+        assert row["SpikeSim, paper"] == f"{work.spikesim:.3g}x"
