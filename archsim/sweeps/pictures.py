@@ -10,7 +10,7 @@ import numpy as np
 
 from archsim.report import drawing
 from archsim.report.drawing import Anchor, Shape
-from archsim.report.page import Picture, Table
+from archsim.report.page import Picture
 from archsim.report.text import plain, shorten
 from archsim.sweeps.findings import Outcome, figure, short_names, value_text, words
 
@@ -23,7 +23,7 @@ _MOST_LINES = 400
 FRONT, KNEE, OTHERS = "c0", "c5", "c-other"
 
 
-def scatter(outcome: Outcome, x_name: str, y_name: str, caption: str, table: Table | None) -> Picture:
+def scatter(outcome: Outcome, x_name: str, y_name: str) -> Picture:
     """All rated points over two objectives; those of the front and its knee stand out, bars are standard deviations."""
     rated, front = outcome.rated, outcome.front
     on_front = set(front["point"])
@@ -55,7 +55,9 @@ def scatter(outcome: Outcome, x_name: str, y_name: str, caption: str, table: Tab
             shapes.append(drawing.stroke((x, min(low, _BOTTOM)), (x, max(high, 0)), FRONT, 1.5))
         shapes.append(drawing.dot(x, y, 4.5, FRONT if number else KNEE, _tip(outcome, row)))
     legend = (("knee of the front", KNEE), ("Pareto front", FRONT), ("other points", OTHERS))
-    return Picture(caption, legend, round(_BOTTOM) + 40, tuple(shapes), table)
+    title = words(y_name)
+    caption = f"{title[:1].upper()}{title[1:]} over {words(x_name)}, every point"
+    return Picture(caption, legend, round(_BOTTOM) + 40, tuple(shapes), None)
 
 
 def parallel_coordinates(outcome: Outcome) -> Picture:

@@ -88,8 +88,7 @@ def front(outcome: Outcome) -> Section | None:
     head, rows = _front_rows(outcome)
     varied = [name for name in names if outcome.rated[name].nunique() > 1]
     for first, second in pairwise(varied):
-        caption = f"{words(second)[:1].upper()}{words(second)[1:]} over {words(first)}, every point"
-        parts.append(scatter(outcome, first, second, caption, None))
+        parts.append(scatter(outcome, first, second))
     parts.append(Table("Designs of the front, nearest to the ideal first", head, rows[:_N_BEST]))
     if rows[_N_BEST:]:
         more = f"{len(rows) - _N_BEST} more designs of the front"
@@ -126,7 +125,7 @@ def accuracy(outcome: Outcome) -> Section | None:
         )
         for row in steps
     )
-    picture = scatter(outcome, "energy_per_sample_pj", name, f"{words(name)} over energy per sample, every point", None)
+    picture = scatter(outcome, "energy_per_sample_pj", name)
     table = Table("Accuracy that energy buys", ("point", "energy per sample", words(name), "design"), rows, n_text=4)
     return Section("accuracy", "What does accuracy cost?", (Text(text), picture, table))
 
