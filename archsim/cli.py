@@ -234,6 +234,8 @@ def _run(options: argparse.Namespace) -> int:
 
     print_result(result, _console())
     print(f"report: {written / 'report.html'}")
+    if options.timeline is not None:
+        print(f"timeline: {written / TIMELINE}")
     return 0
 
 
@@ -267,6 +269,8 @@ def _report_run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         # files do not hold how long queues were; a repeated run knows
         known = result if options.redraw else api.repeat_run(result)
         api.write_timeline(known, folder / TIMELINE, window)
+        if not options.json:
+            print(f"timeline: {folder / TIMELINE}")
     if not options.json:
         for sentence in sentences(result):
             print(sentence)

@@ -145,6 +145,7 @@ def test_commands_write_a_timeline_when_asked(tmp_path, capsys):
     pair = ["demo", "digits-mlp", "--input", "poisson:0.1", "--timesteps", "2", "-o", str(tmp_path / "run")]
     path = tmp_path / "run" / "timeline.json.gz"
     assert main(["run", *pair, "--timeline", "0ns:100ns"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"timeline: {path}"
     assert read(path)["otherData"]["window_ps"] == [0, 100_000]
     assert main(["run", *pair]) == 0
     assert not path.exists()

@@ -54,12 +54,12 @@ def idle_area(result: Result) -> Section:
     )
     foot = ("sum", *(scale.text(float(sums[name].sum())) for name in ("area", *names)))
     head = (f"kind of component [{scale.unit}]", "area", *names, "share never used")
-    unused = float(sums["never used"].sum())
+    working, waiting, unused = (float(sums[name].sum()) for name in ("working", "waiting or idle", "never used"))
     table = Table("Area by kind and by what it does", head, cells, foot=(*foot, share(unused, total)))
     text = (
         f"{share(unused, total)} of the area of {format_area(total)} is never used in this run; what is used works "
-        f"{share(float(sums['working'].sum()), total - unused)} of the time, weighted by area. Routers, and "
-        "memories whose port belongs to somebody else, have no time of their own."
+        f"{share(working, working + waiting)} of the time, weighted by area, as far as its time is counted: routers, "
+        "and memories whose port belongs to somebody else, have none of their own."
     )
     return Section("area", question, (Text(text), Chart(question, _AREA_CLASSES, bars, table)))
 
