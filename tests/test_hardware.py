@@ -126,7 +126,7 @@ def test_a_library_of_another_node_is_refused():
             "tile.pe.crossbar.signed is 'twos_complement'; "
             "it must be 'diff', 'differential', 'differential_arrays' or 'offset'",
         ),
-        ("kind: crossbar_chip", "kind: gpu", "kind is 'gpu'; it must be 'crossbar_chip'"),
+        ("kind: crossbar_chip", "kind: gpu", "kind is 'gpu'; it must be 'crossbar_chip' or 'systolic_array'"),
         ("name: demo", "name: ../demo", "name is '../demo'; it must be text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
         (
             "costs: imc-32nm",

@@ -318,6 +318,7 @@ def test_keys_of_crossbar_chips_are_refused(overrides, message):
     ("overrides", "message"),
     [
         ({"array.pe.input_bits": 2}, "mac is spike and input_bits is 2; a spike is 1 bit; or set mac: multiply"),
+        ({"kind": "cpu"}, "--set kind=cpu: kind is 'cpu'; it must be 'crossbar_chip' or 'systolic_array'"),
         ({"chip.dram.input": "on_chip"}, "dram.input is on_chip, but a systolic array loads every map from DRAM"),
     ],
 )

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
 from archsim.hardware.levels import read_levels
 from archsim.hardware.models import Hardware
+from archsim.hardware.platform import Part
 from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.shipped import find_file, shipped_folder, shipped_names
 from archsim.units import cycles_of
@@ -98,9 +99,19 @@ def require_chip(hardware: AnyHardware) -> Hardware:
     return hardware
 
 
+class _UnknownKind(Part):
+    """A file whose kind is none of those that there are: it is not valid, and only the kind is wrong with it."""
+
+    model_config = ConfigDict(extra="allow")
+    kind: Literal["crossbar_chip", "systolic_array"]
+
+
 def _model_of(values: Mapping[Any, object]) -> type[AnyHardware]:
-    """The model of a hardware file, by its kind."""
-    return SystolicArray if values.get("kind") == "systolic_array" else Hardware
+    """The model of a hardware file, by its kind; a file without one is read as a crossbar chip, which says so."""
+    kind = values.get("kind", "crossbar_chip")
+    if kind == "systolic_array":
+        return SystolicArray
+    return Hardware if kind == "crossbar_chip" else cast("type[AnyHardware]", _UnknownKind)
 
 
 def change_hardware(hardware: H, changes: Mapping[str, object]) -> H:
