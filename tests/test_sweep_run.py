@@ -145,6 +145,19 @@ def test_a_systolic_array_is_swept_like_a_chip(tmp_path):
     assert table["area_um2"][0] < table["area_um2"][1]
 
 
+def test_inputs_are_generated_or_lie_beside_the_sweep_file(tmp_path):
+    spikes = np.zeros((2, 3, 64), np.uint8)
+    spikes[:, :, ::2] = 1
+    np.savez(tmp_path / "half.npz", spikes=spikes)
+    text = SWEEP.split("set:")[0].replace("[tiny.csv]", "[digits-mlp]") + (
+        "set: {workload.timesteps: 3}\naxes: {workload.input: ['poisson:0.1', half.npz, none.npz]}\n"
+    )
+    table = run_sweep(write_sweep(tmp_path, text), output=tmp_path / "out", jobs=1)
+    assert table["status"].tolist() == ["ok", "ok", "failed"]
+    assert table["effective_acs"][0] < table["effective_acs"][1]
+    assert table["error"][2].startswith("WorkloadError: none.npz: ")
+
+
 def test_points_of_equal_content_are_evaluated_once(tmp_path):
     path = write_sweep(
         tmp_path, SWEEP.split("axes:")[0] + "points:\n  - {chip.clock_mhz: 100.0}\n  - {chip.clock_mhz: 100}\n"

@@ -5,6 +5,7 @@ A process keeps the workloads and activities that it used last, so that points t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -34,6 +35,7 @@ from archsim.workload.loader import load_workload
 from archsim.workload.model import Workload
 
 V = TypeVar("V")
+_LOG = logging.getLogger(__name__)
 
 _N_WORKLOADS = 8
 _N_ACTIVITIES = 4
@@ -47,6 +49,8 @@ class Job:
     hardware: AnyHardware
     places: dict[str, str]
     """Workload -> shipped name or path."""
+    folder: str
+    """Where a file that `workload.input` names lies, if not here."""
     samples: int
     chips: int
     seed: int
@@ -86,6 +90,7 @@ def evaluate(job: Job, task: Task) -> Record:
     except MemoryError:
         return failure(task.key, "MemoryError: the machine's memory does not suffice for this point")
     except Exception as err:  # a fault of archsim in one point must not end the other points
+        _LOG.exception("point %d", task.point.index)
         return failure(task.key, f"fault of archsim: {type(err).__name__}: {err}")
     return success(task.key, {name: summary[name] for name in MEASURES})
 
@@ -121,16 +126,19 @@ def workload_of(job: Job, point: Point) -> tuple[Workload, str]:
     settings = tuple(sorted(point.settings.items(), key=lambda item: item[0]))
     place = job.places[point.workload]
     return _WORKLOADS.get(
-        (place, tuple((key, repr(value)) for key, value in settings), job.samples, job.seed),
-        lambda: _loaded(place, dict(settings), job.samples, job.seed),
+        (place, tuple((key, repr(value)) for key, value in settings), job.folder, job.samples, job.seed),
+        lambda: _loaded(job, place, dict(settings)),
     )
 
 
-def _loaded(place: str, settings: dict[str, Value], samples: int, seed: int) -> tuple[Workload, str]:
+def _loaded(job: Job, place: str, settings: dict[str, Value]) -> tuple[Workload, str]:
     given: Any = settings.pop("input", None)
     timesteps: Any = settings.pop("timesteps", None)
+    if given is not None and (Path(job.folder) / str(given)).is_file():
+        given = Path(job.folder) / str(given)
     is_generated = given is not None and not Path(str(given)).exists() and is_generator(str(given))
-    workload = load_workload(place, given, timesteps, settings, samples=samples if is_generated else None, seed=seed)
+    samples = job.samples if is_generated else None
+    workload = load_workload(place, given, timesteps, settings, samples=samples, seed=job.seed)
     return workload, content_hash(workload)
 
 

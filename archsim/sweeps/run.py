@@ -119,6 +119,7 @@ class Plan:
         job = Job(
             space.hardware,
             space.places,
+            str(space.folder.absolute()),
             file.samples,
             file.chips,
             file.seed,
