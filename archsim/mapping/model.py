@@ -73,7 +73,7 @@ class LayerMapping:
             for part in parts
         )
 
-    @property
+    @cached_property
     def rounds(self) -> tuple[int, ...]:
         """Rounds in which the layer has PEs, ascending."""
         return tuple(sorted({pe.round for pe in self.pes}))
@@ -82,7 +82,7 @@ class LayerMapping:
         """The layer with its PEs of one round only."""
         return replace(self, pes=tuple(pe for pe in self.pes if pe.round == number))
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[int, ...]:
         """Column blocks that have PEs; all of them unless this is the layer in one of several rounds."""
         return tuple(sorted({pe.col_block for pe in self.pes}))
