@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from archsim.workload.attention import spikformer_block
 from archsim.workload.builders import mlp, spikesim_vgg9_convolutions
 from archsim.workload.model import Workload, WorkloadSettings
 from archsim.workload.network import Network
+from archsim.workload.neurons import no_neurons
 
 ORDERS = [
     (dataflow, order)
@@ -366,3 +368,42 @@ def test_batches_divide_the_timesteps():
 def test_a_bare_network_does_not_say_how_many_timesteps_are_batched():
     with pytest.raises(MappingError, match="map a workload, which says how many"):
         map_network(array(), mlp((4, 4)))
+
+
+def test_what_a_change_would_do_is_a_simulation_of_the_changed_array():
+    result = simulate(array(), load_workload("digits-mlp"))
+    row = archsim.what_if(result, {"array.cols": 16}).iloc[0]
+    changed = simulate(array(array__cols=16), load_workload("digits-mlp"))
+    assert row["latency_ps"] == changed.summary["latency_ps"] < result.summary["latency_ps"]
+    assert (row["resource"], row["values"]) == ("PE array", "kept")
+
+
+def test_a_trace_replays_on_an_array(tmp_path):
+    from archsim.workload.trace import write_trace
+
+    hardware, workload = array(), load_workload("digits-mlp")
+    write_trace(tmp_path / "spikes.npz", workload, archsim.api.record(workload, hardware))
+    replayed = simulate(hardware, load_workload(tmp_path / "spikes.npz"))
+    direct = simulate(hardware, workload)
+    for figure in ("latency_ps", "energy_pj", "accuracy_raw"):
+        assert replayed.summary[figure] == direct.summary[figure]
+
+
+def test_recurrence_runs_timestep_by_timestep_only():
+    """Sums of recurrent weights go to DRAM and come back to the layer that they join, in the timestep after."""
+    plain = mlp((64, 32, 4))
+    back = replace(plain.layers[0], name="back", source="fc1", in_shape=(32, 1, 1), delayed=True, neuron=no_neurons())
+    layers = (back, replace(plain.layers[0], adds=("back",)), plain.layers[1])
+    workload = of(replace(plain, layers=layers), rate=0.3)
+    with pytest.raises(MappingError) as error:
+        simulate(array(), workload)
+    assert str(error.value) == (
+        "layer 'back' reads what was emitted a timestep earlier, but mapping.loop_order: tick_batched runs all "
+        "timesteps of a layer before the next. Set mapping.loop_order: timestep_outer."
+    )
+    result = simulate(array(mapping__loop_order="timestep_outer"), workload)
+    assert moved(result, "partial_sums") == 2 * 4 * 32 * 16
+    folds = result.events[(result.events["component"] == "pe_array") & (result.events["action"] == "cycle")]
+    starts = folds.groupby(["timestep", "layer"], observed=True)
+    order = starts["start_ps"].min().sort_values().index.tolist()
+    assert order == [(step, name) for step in range(4) for name in ("back", "fc1", "fc2")]
