@@ -55,7 +55,7 @@ def predict(result: Result, change: Change, changed: AnyMapping) -> Prediction |
     """
     origin: Origin = result.origin
     services = {key: value for key, value in change.items() if key not in COPIES}
-    base = changed_mapping(origin, services)
+    base = changed if len(services) == len(change) else changed_mapping(origin, services)
     if _places(base) != _places(origin.mapping):
         return None
     is_exact = _places(changed) == _places(base)
