@@ -343,8 +343,8 @@ def order_table(found: dict[str, Figures], order: Figures) -> list[str]:
         "",
         "Without gains, dealing heavy columns out to all crossbars, next to the drivers, is best; sorting light",
         "columns first, so that heavy ones meet in one crossbar, is worst. On the accuracy of the networks above",
-        f"(spread 0.2) no order changes the mean by more than {best:.1f} points: the published gain is not reproduced with differential",
-        "cells and a scale per layer.",
+        f"(spread 0.2) no order changes the mean by more than {best:.1f} points: the published gain is",
+        "not reproduced with differential cells and a scale per layer.",
         "",
     ]
 
