@@ -33,6 +33,8 @@ Progress = Callable[[str, float], None]
 
 JOINT = "the best together"
 """Name of the trial of several repairs at once."""
+WIDEST_ADC = 14
+"""Bits of converters that count as ideal; where the cost library has none of them, the widest that it has."""
 N_JOINT = 3
 """Repairs that are tried together, at most."""
 _TILES = "chip.tiles"
@@ -201,7 +203,7 @@ def _tried(name: str, changes: Change, hardware: Hardware, workload: Workload, c
         changed = change_hardware(hardware, changes)
         mapping = map_network(changed, workload)
     except (ConfigError, MappingError) as fault:
-        return Trial(name, changes, note=str(fault))
+        return Trial(name, changes, note=" ".join(str(fault).split()))
     return _trial(name, changes, mapping, infer(mapping, workload, 1, seed, chips).accuracy)
 
 
@@ -248,7 +250,9 @@ def _causes(hardware: Hardware) -> Iterator[tuple[str, Change]]:
     crossbar, adc = hardware.tile.pe.crossbar, hardware.tile.pe.adc
     physics = crossbar.device.physics
     yield "weights of 8 bits", {"mapping.weight_bits": 8}
-    yield "converters of 14 bits", {f"{_ADC}.bits": 14}
+    bits = next((wide for wide in range(WIDEST_ADC, adc.bits, -1) if _is_priced(hardware, wide)), None)
+    if bits is not None:
+        yield f"converters of {bits} bits", {f"{_ADC}.bits": bits}
     yield "potentials of 32 bits", {"chip.neuron.v_mem_bits": 32}
     parts: dict[str, tuple[str, tuple[str, ...], Mapping[str, object]]] = {
         "curved converters": (_ADC, ("inl_lsb",), vars(adc)),
@@ -274,6 +278,15 @@ def _causes(hardware: Hardware) -> Iterator[tuple[str, Change]]:
             yield f"no {name}", active
     if physics.nonlinearity != "off":
         yield "no bent I-V curves", {f"{_DEVICE}.nonlinearity": "off"}
+
+
+def _is_priced(hardware: Hardware, adc_bits: int) -> bool:
+    """Whether the cost library knows converters of so many bits."""
+    try:
+        change_hardware(hardware, {f"{_ADC}.bits": adc_bits})
+    except ConfigError:
+        return False
+    return True
 
 
 def _size(size: int) -> Change:
