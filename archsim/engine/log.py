@@ -103,6 +103,7 @@ class _Blocks(LazyColumns):
         names = ("start_ps", "leave_ps", "start_cause", "leave_cause", "predecessor")
         self._trace = {name: trace.joined(name) for name in names}
         self._sorted = np.argsort(self._of["component"], kind="stable")
+        self._components = self._of["component"][self._sorted]
         self._ends = np.concatenate([[0], np.cumsum(self._of["n_rows"][self._sorted])])
         self.n_rows = int(self._ends[-1])
         self._chunks = self._boundaries()
@@ -122,8 +123,7 @@ class _Blocks(LazyColumns):
         return columns
 
     def span(self, component: int) -> slice:
-        codes = self._of["component"][self._sorted]
-        first, last = self._ends[np.searchsorted(codes, [component, component + 1])]
+        first, last = self._ends[np.searchsorted(self._components, [component, component + 1])]
         return slice(int(first), int(last))
 
     def totals(self) -> Totals:
@@ -162,7 +162,7 @@ class _Blocks(LazyColumns):
 
     def _boundaries(self) -> np.ndarray:
         """Where chunks begin among the sorted blocks: whole components, some 2^16 rows each; and the end."""
-        codes = self._of["component"][self._sorted]
+        codes = self._components
         begins = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(codes) else np.zeros(0, np.int64)
         chunk = self._ends[begins] // _ROWS_PER_CHUNK
         return np.append(begins[np.append(True, chunk[1:] != chunk[:-1])] if len(begins) else begins, len(codes))
