@@ -69,6 +69,8 @@ class Result:
     """What changes of the chip would do, once `archsim.what_if` was asked."""
     efficiency: dict[str, Any] | None = None
     """The usual estimate and an ANN beside the run (`archsim.analysis.efficiency`), once that was asked."""
+    kept: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Tables that took a pass over the log, by name, for those who ask again."""
 
     @cached_property
     def config(self) -> str:

@@ -74,6 +74,12 @@ def latency_by_layer(result: Result) -> pd.DataFrame:
     PE, busy while any of its parts is, or a component outside PEs. Utilisation is relative to the
     layer's window from first start to last leave, and counts work for this layer only.
     """
+    if "latency_by_layer" not in result.kept:
+        result.kept["latency_by_layer"] = _latency_by_layer(result)
+    return result.kept["latency_by_layer"].copy()
+
+
+def _latency_by_layer(result: Result) -> pd.DataFrame:
     import pandas as pd  # heavy, loaded with the first table
 
     rows = []
