@@ -204,11 +204,14 @@ def repeat_run(result: Result, progress: Progress | None = None) -> Result:
     return repeat(result, progress)
 
 
-def explain(result: Result, progress: Progress | None = None) -> None:
+def explain(result: Result, progress: Progress | None = None) -> Result:
     """Find out what limits a run, or a loaded one, which is repeated first, and how efficient it is.
 
     What it finds is kept in `result.changes` and `result.efficiency`; `findings`, `write_report` and
     `write_explanation` tell it.
+
+    Returns:
+        The run with its spikes and waits at hand, as `repeat_run` gives it.
 
     Raises:
         ConfigError: As `repeat_run` and `what_if`.
@@ -218,6 +221,7 @@ def explain(result: Result, progress: Progress | None = None) -> None:
     repeated = repeat_run(result, progress)
     result.changes = what_if(repeated, progress=progress)
     result.efficiency = efficiency(repeated)
+    return repeated
 
 
 def explanation(result: Result) -> dict[str, Any]:

@@ -261,14 +261,14 @@ def _report_run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     window = _window(options)
     result = Result.load(folder)
     require_writable(folder)
+    repeated = result
     if not options.redraw:
         with _Progress(enabled=not options.json) as progress:
-            api.explain(result, progress.update)
+            repeated = api.explain(result, progress.update)
     api.write_explanation(result, folder)
     if options.timeline is not None:
         # files do not hold how long queues were; a repeated run knows
-        known = result if options.redraw else api.repeat_run(result)
-        api.write_timeline(known, folder / TIMELINE, window)
+        api.write_timeline(repeated, folder / TIMELINE, window)
         if not options.json:
             print(f"timeline: {folder / TIMELINE}")
     if not options.json:

@@ -152,5 +152,7 @@ def test_commands_write_a_timeline_when_asked(tmp_path, capsys):
     assert main(["report", str(tmp_path / "run"), "--redraw", "--timeline"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert read(path)["otherData"]["window_ps"] == [0, summary["latency_ps"]]
+    assert main(["report", str(tmp_path / "run"), "--timeline"]) == 0
+    assert "C" in {event["ph"] for event in read(path)["traceEvents"]}
     assert main(["run", *pair, "--timeline", "soon"]) == 2
     assert "window 'soon' is not a span of time" in capsys.readouterr().err

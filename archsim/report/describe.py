@@ -10,7 +10,7 @@ from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.hardware.words import analog_rows
 from archsim.mapping import AnyMapping, ArrayMapping
 from archsim.report.describe_array import array_mapping_sheets, array_sheets
-from archsim.report.sheets import Sheet, cost_sheet, size_sheet
+from archsim.report.sheets import LAYER_COLUMNS, Sheet, cost_sheet, layer_cells, size_sheet
 from archsim.units import format_number
 
 
@@ -33,11 +33,7 @@ def mapping_sheets(mapping: AnyMapping) -> Iterator[Sheet]:
         return
     rows = [
         (
-            item.layer.name,
-            item.layer.kind,
-            "x".join(map(str, item.layer.in_shape)),
-            "x".join(map(str, item.layer.conv_shape)),
-            str(item.layer.n_weights),
+            *layer_cells(item.layer),
             f"{'digital' if item.is_digital else len(item.row_blocks)} x {len(item.col_blocks)}",
             str(item.n_crossbars),
             str(item.n_pes),
@@ -46,7 +42,7 @@ def mapping_sheets(mapping: AnyMapping) -> Iterator[Sheet]:
         )
         for item in mapping.layers
     ]
-    columns: tuple[str, ...] = ("layer", "kind", "input", "neurons", "weights", "row x col blocks", "crossbars")
+    columns: tuple[str, ...] = (*LAYER_COLUMNS, "row x col blocks", "crossbars")
     columns += ("PEs", "tiles", "rounds") if mapping.n_rounds > 1 else ("PEs", "tiles")
     batch = "sample" if mapping.hardware.mapping.schedule == "tick_batched" else "timestep"
     rounds = [("rounds", f"{mapping.n_rounds}, each written once per {batch}")] if mapping.n_rounds > 1 else []

@@ -8,7 +8,7 @@ from archsim.components.systolic import fold_cycles, parts
 from archsim.hardware.rollup import Part
 from archsim.hardware.systolic import SystolicArray
 from archsim.mapping import ArrayMapping
-from archsim.report.sheets import Sheet, cost_sheet, size_sheet
+from archsim.report.sheets import LAYER_COLUMNS, Sheet, cost_sheet, layer_cells, size_sheet
 from archsim.units import format_number
 
 
@@ -44,11 +44,7 @@ def array_mapping_sheets(mapping: ArrayMapping) -> Iterator[Sheet]:
     is_stationary = array.dataflow == "weight_stationary"
     rows = [
         (
-            item.layer.name,
-            item.layer.kind,
-            "x".join(map(str, item.layer.in_shape)),
-            "x".join(map(str, item.layer.conv_shape)),
-            str(item.layer.n_weights),
+            *layer_cells(item.layer),
             f"{item.n_col_blocks} x {item.n_blocks} x {item.n_depth_blocks}",
             str(item.n_folds),
             str(int(fold_cycles(array.rows, array.cols, item.block if is_stationary else item.depth))),
@@ -57,7 +53,7 @@ def array_mapping_sheets(mapping: ArrayMapping) -> Iterator[Sheet]:
     ]
     title = f"Mapping of {mapping.network.name} on {mapping.hardware.name}"
     blocks = "filter x position x depth blocks"
-    yield Sheet(title, ("layer", "kind", "input", "neurons", "weights", blocks, "folds", "cycles per fold"), rows)
+    yield Sheet(title, (*LAYER_COLUMNS, blocks, "folds", "cycles per fold"), rows)
     values = [
         ("folds per timestep", format_number(sum(item.n_folds for item in mapping.layers))),
         ("timesteps that share weights", str(mapping.batched_steps)),

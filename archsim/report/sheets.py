@@ -9,6 +9,10 @@ from archsim.hardware import rollup
 from archsim.hardware.costs import Entry
 from archsim.hardware.platform import Platform
 from archsim.units import format_area
+from archsim.workload.network import Layer
+
+LAYER_COLUMNS = ("layer", "kind", "input", "neurons", "weights")
+"""What every platform's mapping says first of a layer; `layer_cells` are its cells."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,12 @@ class Sheet:
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+
+
+def layer_cells(layer: Layer) -> tuple[str, ...]:
+    """A layer under `LAYER_COLUMNS`."""
+    shapes = ("x".join(map(str, shape)) for shape in (layer.in_shape, layer.conv_shape))
+    return layer.name, layer.kind, *shapes, str(layer.n_weights)
 
 
 def size_sheet(title: str, whole: str, parts: Sequence[rollup.Part]) -> Sheet:
