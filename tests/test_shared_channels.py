@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import nir
 import numpy as np
 import pytest
 import test_crossbar_chip as crossbar
@@ -14,10 +15,13 @@ from test_traces import run as cli
 
 from archsim.analog.neurons import load_neuron, step, step_shared
 from archsim.engine.geometry import v_mem_bits
-from archsim.errors import MappingError
+from archsim.errors import MappingError, WorkloadError
 from archsim.hardware.reader import load_hardware
 from archsim.inference import infer, run_ideal
 from archsim.mapping import map_network
+from archsim.training import Net, Neuron, Recipe, Weighted, export_nir, prune, random_weight, train, without_filters
+from archsim.workload.loader import load_workload
+from archsim.workload.model import InputData
 from archsim.workload.network import Network, NeuronModel
 
 
@@ -71,6 +75,65 @@ def test_a_unit_of_one_channel_is_a_neuron():
     inputs, v = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 3, 4, 4, dtype=torch.float64)
     for one, other in zip(step(v, inputs, model), step_shared(v, inputs, model, 1), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n_shared", [2, 3, 7, 9])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("shape", [(7,), (7, 2, 3)], ids=str)
+def test_trained_units_move_as_those_of_the_chip(n_shared, reset, shape):
+    ours, generator = Neuron(decay=0.75, input_gain=0.5, reset=reset, shared_channels=n_shared), torch.Generator()
+    theirs = load_neuron(neurons("lif", decay=0.75, gain=0.5, reset=reset))
+    state, v = 0.0, torch.zeros(2, -(-7 // n_shared), *(*shape[1:], 1, 1)[:2], dtype=torch.float64)
+    for _ in range(6):
+        current = torch.rand(2, *shape, generator=generator, dtype=torch.float64) * 6 - 2
+        state, spikes = ours.step(state, current)
+        v, expected = step_shared(v, current.reshape(2, 7, *v.shape[2:]), theirs, n_shared)
+        assert torch.equal(state, v.reshape(state.shape))
+        assert torch.equal(spikes, expected.reshape(spikes.shape))
+        assert 0 < float(spikes.mean()) < 1
+
+
+def test_gradients_pass_from_a_channel_to_those_before_it_in_its_unit():
+    current = torch.tensor([[0.9, 0.3, 0.4, 0.1]], requires_grad=True)
+    _, spikes = Neuron(shared_channels=2).step(0.0, current)
+    assert spikes.tolist() == [[0, 1, 0, 0]]
+    (gradient,) = torch.autograd.grad(spikes[0, 1], current)
+    assert (gradient[0] != 0).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("n_shared", [2, 3])
+def test_a_network_trained_to_share_runs_on_the_chip_spike_for_spike(tmp_path, n_shared):
+    torch.manual_seed(0)
+    shapes = [(5, 2, 3, 3), (6, 5, 3, 3), (4, 6 * 9)]
+    layers = [Weighted(random_weight(shape), True, padding=int(len(shape) > 2)) for shape in shapes]
+    layers[0].pool = 2
+    net = Net(layers, Neuron(decay=0.9, shared_channels=n_shared), n_timesteps=4, norm="batch")
+    images = torch.randint(0, 2, (24, 2, 6, 6)).float()
+    train(net, images, torch.arange(24) % 4, Recipe(4, batch_size=8))
+    nir.write(tmp_path / "net.nir", export_nir(net, (2, 6, 6)))
+    workload = load_workload(tmp_path / "net.nir", "poisson:0.5", 4, {"reset": "subtract", "timestep_s": 1e-3})
+    workload = replace(workload, input=InputData(images.numpy().astype(np.uint8)[:, None], 1.0, coding="direct"))
+    found, trace = infer(map_network(shared_chip(n_shared), workload), workload, samples=24), []
+    with torch.no_grad():
+        outputs = net(images, trace=trace).numpy()
+    for number, layer in enumerate(workload.network.layers[:2]):
+        spikes = torch.stack([step[number].emitted for step in trace], dim=1).numpy()
+        assert np.array_equal(found.layers[layer.name].spikes, spikes)
+        assert spikes.any()
+    assert found.outputs == pytest.approx(outputs, abs=1e-2)
+
+
+def test_what_cannot_share_or_be_taken_from_those_that_share_is_refused():
+    for kind, n_shared in (("spiking", 0), ("relu", 2)):
+        with pytest.raises(WorkloadError) as caught:
+            Neuron(kind, shared_channels=n_shared)
+        assert str(caught.value) == (
+            f"shared_channels is {n_shared} of '{kind}' neurons; it must be at least 1; only 'spiking' neurons have "
+            "a potential that more than one channel can share"
+        )
+    net = Net([Weighted(random_weight((4, 3))), Weighted(random_weight((2, 4)))], Neuron(shared_channels=2))
+    with pytest.raises(WorkloadError, match=r"^neurons have shared_channels 2; without some of its filters a layer"):
+        without_filters(net, prune(net, "filters", 0.5, 4))
 
 
 @pytest.mark.parametrize("cols", [2, 8, 64])

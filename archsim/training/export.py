@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def export_nir(net: Net, input_shape: tuple[int, ...], timestep_s: float = 1e-3) -> nir.NIRGraph:
     """The network as a NIR graph; `nir.write(path, graph)` writes it.
 
-    Batch norm is folded into weights and biases. NIR states no timestep and no kind of reset: run with
-    `--set workload.timestep_s=...`, and `workload.reset=subtract` where the neurons have it.
+    Batch norm is folded into weights and biases. NIR states no timestep, no kind of reset and no sharing: run with
+    `--set workload.timestep_s=...`, `workload.reset=subtract` where the neurons have it, and
+    `chip.neuron.shared_channels=...` where channels share them.
 
     Args:
         net: A spiking network.

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from archsim.errors import WorkloadError
 from archsim.training.surrogate import Spike
+from archsim.units import ceil_div
 
 Coding = Literal["direct", "rate", "spikes"]
 Norm = Literal["none", "batch", "per_timestep"]
@@ -37,6 +38,10 @@ class Neuron:
     input_gain: float = 1.0
     """Factor of the weighted input, above 0."""
     reset: Literal["subtract", "zero"] = "subtract"
+    shared_channels: int = 1
+    """Neighbouring channels that share a unit and its potential at each position, as `chip.neuron.shared_channels` of a
+    chip: the unit decays once per timestep, then each channel in turn adds its input, fires and resets. The last unit
+    may have fewer."""
 
     def __post_init__(self) -> None:
         if not (0 < self.decay <= 1 and 0 < self.input_gain < math.inf):
@@ -44,14 +49,49 @@ class Neuron:
                 f"decay is {self.decay!r} and input_gain {self.input_gain!r}; "
                 "decay must be above 0 and at most 1, input_gain finite and above 0"
             )
+        if self.shared_channels < 1 or (self.shared_channels > 1 and self.kind != "spiking"):
+            raise WorkloadError(
+                f"shared_channels is {self.shared_channels!r} of '{self.kind}' neurons; it must be at least 1; only "
+                "'spiking' neurons have a potential that more than one channel can share"
+            )
 
     def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor | float, Tensor]:
-        """Potentials after one timestep, and what the neurons emit; the reset passes no gradient."""
+        """Potentials after one timestep, and what the neurons emit; the reset passes no gradient.
+
+        Args:
+            potential: Of before, shape (sample, unit) or (sample, unit, height, width), one unit per
+                `shared_channels` channels; 0.0 at rest.
+            current: Weighted sums, shape (sample, channel) or (sample, channel, height, width).
+        """
         if self.kind == "relu":
             return 0.0, current.relu()
         if self.kind == "sigmoid":
             return 0.0, current.sigmoid()
-        v = self.decay * potential + self.input_gain * current
+        if self.shared_channels > 1:
+            return self._step_in_turn(potential, current)
+        return self._fire(self.decay * potential + self.input_gain * current)
+
+    def _step_in_turn(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor, Tensor]:
+        """`step` of units that several channels share; equal to `archsim.analog.neurons.step_shared`, with a gradient.
+
+        Source: LIF sharing across channels, EfficientLIF-Net (Kim et al., arXiv 2305.18360), from its abstract: which
+        channels share and in which order is an assumption.
+        """
+        n_channels, n_shared = current.shape[1], self.shared_channels
+        n_units = ceil_div(n_channels, n_shared)
+        v = self.decay * potential + current.new_zeros(current.shape[0], n_units, *current.shape[2:])
+        turns = [torch.arange(turn, n_channels, n_shared) for turn in range(min(n_shared, n_channels))]
+        emitted = []
+        for channels in turns:
+            # Units that have no channel left for this turn (the last one) keep what they hold.
+            now, resting = v[:, : len(channels)], v[:, len(channels) :]
+            left, spikes = self._fire(now + self.input_gain * current[:, channels])
+            v = torch.cat([left, resting], dim=1)
+            emitted.append(spikes)
+        return v, torch.cat(emitted, dim=1)[:, torch.cat(turns).argsort()]
+
+    def _fire(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Potentials after firing and reset, and the spikes."""
         spikes = Spike.apply(v - 1.0)
         left = v - spikes.detach() if self.reset == "subtract" else v * (1.0 - spikes.detach())
         return left, spikes
@@ -76,7 +116,7 @@ class Seen:
     sums: Tensor
     """Weighted sums with bias, before batch norm."""
     potential: Tensor | float
-    """After firing; of the readout all that it has summed up."""
+    """After firing, of fewer units than channels where they are shared; of the readout all that it has summed up."""
     emitted: Tensor
     """What neurons emitted, before pooling; of the readout its potential."""
 

@@ -78,7 +78,15 @@ def without_filters(net: Net, masks: Sequence[Tensor]) -> Net:
     """A smaller network without the filters that masks of kind `filters` remove; its outputs are the same.
 
     What biases or batch norm make of a removed filter reaches nothing, since the rows it feeds are masked as well.
+
+    Raises:
+        WorkloadError: Channels share neuron units, so that a removed one would leave its unit to others.
     """
+    if net.neuron.shared_channels > 1:
+        raise WorkloadError(
+            f"neurons have shared_channels {net.neuron.shared_channels}; without some of its filters a layer has other "
+            "channels side by side, whose units would emit other spikes. Remove filters first, then train with sharing."
+        )
     layers, columns = net.weighted_layers(), [_used(mask) for mask in masks]
     columns[-1] = torch.arange(layers[-1].weight.shape[0])
     made, rows = [], torch.arange(layers[0].weight.shape[1])
