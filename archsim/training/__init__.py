@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from archsim.training.constraint import constrain, sweep_cut_offs
     from archsim.training.conversion import convert
-    from archsim.training.export import export_nir
+    from archsim.training.export import export_nir, network_nir
     from archsim.training.fitting import Recipe, accuracy, train
+    from archsim.training.importing import export_network, import_network
     from archsim.training.net import Net, Neuron, Weighted, random_weight
     from archsim.training.pruning import Squeezed, arrangement, footprint, kept, prune, squeeze, without_filters
     from archsim.training.repair import adapt_batch_norm, with_gains
@@ -31,9 +32,12 @@ __all__ = [
     "arrangement",
     "constrain",
     "convert",
+    "export_network",
     "export_nir",
     "footprint",
+    "import_network",
     "kept",
+    "network_nir",
     "prune",
     "random_weight",
     "squeeze",
@@ -56,9 +60,12 @@ _HOMES = {
     "arrangement": "pruning",
     "constrain": "constraint",
     "convert": "conversion",
+    "export_network": "importing",
     "export_nir": "export",
     "footprint": "pruning",
+    "import_network": "importing",
     "kept": "pruning",
+    "network_nir": "export",
     "prune": "pruning",
     "random_weight": "net",
     "squeeze": "pruning",

@@ -1,4 +1,7 @@
-"""Writes a trained network as NIR, the format that `archsim run` reads."""
+"""Writes a trained network as NIR, the format that `archsim run` reads.
+
+Entry points: `export_nir` for a `Net` of one's own, `network_nir` for a network with new weights.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import numpy as np
 
 from archsim.errors import WorkloadError
 from archsim.training.conversion import folded
+from archsim.training.importing import require_chain
 from archsim.training.net import Net, Neuron
-from archsim.workload.network import Shape
+from archsim.workload.model import WorkloadSettings
+from archsim.workload.network import INPUT, Layer, Network, Shape
 
 if TYPE_CHECKING:
     import nir
@@ -84,3 +89,90 @@ def _neurons(neuron: Neuron, shape: tuple[int, ...], timestep_s: float) -> tuple
     tau_s = -timestep_s / math.log(neuron.decay)
     r = np.float32(neuron.input_gain / (1.0 - neuron.decay))
     return "lif", nir.LIF(ones * np.float32(tau_s), ones * r, zeros, ones, v_reset=zeros)
+
+
+def network_nir(network: Network, settings: WorkloadSettings) -> nir.NIRGraph:
+    """A chain of layers as a NIR graph; `nir.write(path, graph)` writes it.
+
+    Weight nodes have the names of their layers. Read with the same settings it is the same network, whose decays may
+    differ in their last bit. Factors that were folded into weights (averages, scales, batch norm) stay there.
+
+    Args:
+        network: A network that could be imported, see `import_network`.
+        settings: Timestep and update of the neurons that time constants are stated for.
+
+    Raises:
+        WorkloadError: A layer is not part of a chain, or has neurons that NIR cannot be given.
+    """
+    import nir  # the only use of this optional package
+
+    require_chain(network)
+    is_vector = network.layers[0].kind == "linear" and network.input_shape[1:] == (1, 1)
+    shape = _sizes(network.input_shape, is_vector)
+    nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input(np.array(shape))}
+    taken = {layer.name for layer in network.layers}
+
+    def add(name: str, node: nir.NIRNode) -> None:
+        while name in taken:
+            name += "_"
+        nodes[name] = node
+
+    for layer in network.layers:
+        if layer.kind == "linear" and len(shape) == 3:
+            add(f"{layer.name}_flatten", nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1))
+        shape = _sizes(layer.conv_shape, layer.kind == "linear")
+        nodes[layer.name] = _weights(layer)
+        node = _neuron_node(layer, shape, settings)
+        if node is not None:
+            add(f"{layer.name}_neuron", node)
+        if layer.pool is not None:
+            kernel, stride = (np.array(size) for size in (layer.pool.kernel, layer.pool.stride))
+            add(f"{layer.name}_pool", nir.SumPool2d(kernel_size=kernel, stride=stride, padding=np.array([0, 0])))
+            shape = layer.out_shape
+    add("output", nir.Output(np.array(shape)))
+    # nir's own check of shapes does not know channel groups
+    return nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
+
+
+def _sizes(shape: Shape, is_vector: bool) -> tuple[int, ...]:
+    """A shape as NIR has it: vectors have one axis."""
+    return shape[:1] if is_vector else shape
+
+
+def _weights(layer: Layer) -> nir.NIRNode:
+    import nir
+
+    assert layer.weights is not None, "checked by require_chain"
+    bias = np.zeros(layer.out_channels, layer.weights.dtype) if layer.bias is None else layer.bias
+    if layer.kind == "linear":
+        return nir.Affine(layer.weights[:, :, 0, 0], bias)
+    return nir.Conv2d(layer.in_shape[1:], layer.weights, layer.stride, layer.padding, 1, layer.groups, bias)
+
+
+def _neuron_node(layer: Layer, shape: tuple[int, ...], settings: WorkloadSettings) -> nir.NIRNode | None:
+    """What stands behind a layer's weights, one set of parameters per neuron; None for a readout that only sums."""
+    import nir
+
+    neuron = layer.neuron
+
+    def each(values: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.asarray(values, np.float64), layer.conv_shape).reshape(shape).copy()
+
+    decay, gain = each(neuron.decay), each(neuron.input_gain)
+    threshold, leak, reset = each(neuron.v_threshold), each(neuron.v_leak), each(neuron.v_reset)
+    if neuron.kind == "threshold":
+        return nir.Threshold(threshold)
+    if neuron.kind == "if":
+        return nir.IF(r=gain, v_threshold=threshold, v_reset=reset)
+    if neuron.kind == "accumulate" and np.all(decay == 1.0):
+        return None if np.all(gain == 1.0) else nir.I(r=gain)
+    if not np.all((decay > 0.0) & (decay < 1.0)):
+        raise WorkloadError(
+            f"layer '{layer.name}' has neurons with decays from {decay.min():g} to {decay.max():g}; as NIR states "
+            "time constants, leaky neurons need a decay above 0 and below 1"
+        )
+    tau_steps = -1.0 / np.log(decay) if settings.lif_update == "exponential" else 1.0 / (1.0 - decay)
+    leaky = {"tau": settings.timestep_s * tau_steps, "r": gain / (1.0 - decay), "v_leak": leak}
+    if neuron.kind == "accumulate":
+        return nir.LI(**leaky)
+    return nir.LIF(**leaky, v_threshold=threshold, v_reset=reset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Neuron:
     converted, or compared with.
     """
 
+    fires: ClassVar[bool] = True
     kind: Literal["spiking", "relu", "sigmoid"] = "spiking"
     decay: float = 1.0
     """Factor of the potential from one timestep to the next, above 0 and up to 1."""
@@ -97,6 +98,42 @@ class Neuron:
         return left, spikes
 
 
+class Dynamics(Protocol):
+    """What stands behind the weights of one layer, over time."""
+
+    @property
+    def fires(self) -> bool:
+        """Whether `step` emits something of its own; else what it emits is the potential, an output."""
+
+    def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor | float, Tensor]:
+        """Potentials after one timestep (0.0 at rest) and what the neurons emit, for weighted sums of one timestep."""
+
+
+class Accumulator:
+    """A readout that adds its sums up and never fires."""
+
+    fires = False
+
+    def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor | float, Tensor]:
+        """The sum so far, twice."""
+        total = potential + current
+        return total, total
+
+
+class Circuit(Protocol):
+    """Crossbars, converters, digital gains and the store of potentials of one layer of a chip."""
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the same inputs give other sums each time."""
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Weighted sums with bias as the chip delivers them, for inputs of one timestep."""
+
+    def stored(self, potential: Tensor) -> Tensor:
+        """Potentials as the chip keeps them until the next timestep."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """What a technology makes of the weights of one layer."""
@@ -105,6 +142,14 @@ class Cells:
     """What a read multiplies inputs with, in units and shape of the weights."""
     noise_variance: Tensor | None = None
     """Variance that an input of 1 adds to each sum at every read, same shape; None without read noise."""
+    circuit: Circuit | None = None
+    """Gives the values of sums and potentials, where they are more than products with `weight`; these then only give
+    the gradients (straight through)."""
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the same inputs give other sums each time."""
+        return self.noise_variance is not None or (self.circuit is not None and self.circuit.is_noisy)
 
 
 @dataclass(frozen=True)
@@ -162,7 +207,8 @@ class Weighted(nn.Module):
         if cells is not None and cells.noise_variance is not None:
             variance = self.product(values.square(), cells.noise_variance)
             sums = sums + (variance + torch.finfo(sums.dtype).tiny).sqrt() * torch.randn_like(sums)
-        return sums if self.bias is None else sums + self.bias.view(-1, *[1] * (sums.ndim - 2))
+        sums = sums if self.bias is None else sums + self.bias.view(-1, *[1] * (sums.ndim - 2))
+        return sums if cells is None or cells.circuit is None else _valued(sums, cells.circuit.sums(values))
 
     def emitted(self, values: Tensor) -> Tensor:
         """What leaves the layer where its neurons emit `values`."""
@@ -200,7 +246,8 @@ class Net(nn.Module):
 
     Args:
         layers: Hidden layers, then the readout.
-        neuron: What stands behind the hidden layers.
+        neuron: What stands behind the hidden layers; or behind every layer, the last included, which then need not be
+            a readout: of one that fires, the output is what it has emitted so far.
         n_timesteps: Timesteps of a run; 1 for continuous neurons.
         coding: `direct`: images enter at every timestep; `rate`: Bernoulli spikes of probability pixel
             (0..1), drawn anew at every timestep; `spikes`: inputs have a step axis, (sample, step, ...).
@@ -214,23 +261,43 @@ class Net(nn.Module):
     def __init__(
         self,
         layers: Sequence[Weighted],
-        neuron: Neuron,
+        neuron: Neuron | Sequence[Dynamics],
         n_timesteps: int = 1,
         coding: Coding = "direct",
         norm: Norm = "none",
     ) -> None:
         super().__init__()
-        if not layers or n_timesteps < 1 or (neuron.kind != "spiking" and n_timesteps > 1):
+        alike = neuron if isinstance(neuron, Neuron) else Neuron()
+        if not layers or n_timesteps < 1 or (alike.kind != "spiking" and n_timesteps > 1):
             raise WorkloadError(
-                f"{len(layers)} layers of '{neuron.kind}' neurons are to run for {n_timesteps} timesteps; "
+                f"{len(layers)} layers of '{alike.kind}' neurons are to run for {n_timesteps} timesteps; "
                 "a network needs a layer and a timestep, and neurons without memory take exactly one"
             )
         self.layers = nn.ModuleList(layers)
-        self.neuron, self.n_timesteps, self.coding, self.norm = neuron, n_timesteps, coding, norm
+        self.neurons: Sequence[Dynamics] = [*[alike] * (len(layers) - 1), Accumulator()]
+        """What stands behind every layer, the readout included."""
+        self._neuron: Neuron | None = alike
+        if not isinstance(neuron, Neuron):
+            self.neurons, self._neuron = neuron, None
+        self.n_timesteps, self.coding, self.norm = n_timesteps, coding, norm
         n_norms = {"none": 0, "batch": 1, "per_timestep": n_timesteps}[norm]
         self.norms = nn.ModuleList(nn.ModuleList(_norm(layer, norm) for _ in range(n_norms)) for layer in layers[:-1])
         self.rate = torch.zeros(())
         """Mean of what hidden neurons emitted in the last run, over timesteps and layers."""
+
+    @property
+    def neuron(self) -> Neuron:
+        """What stands behind all hidden layers.
+
+        Raises:
+            WorkloadError: Every layer has neurons of its own.
+        """
+        if self._neuron is None:
+            raise WorkloadError(
+                "every layer of this network has neurons of its own, those of the network that it was imported from; "
+                "write its weights back with export_network()"
+            )
+        return self._neuron
 
     def weighted_layers(self) -> list[Weighted]:
         """The layers, with their type."""
@@ -262,9 +329,9 @@ class Net(nn.Module):
         *hidden, readout = self.weighted_layers()
         held: Sequence[Cells | None] = cells or [None] * (len(hidden) + 1)
         # An image that enters unchanged gives the same sums at every timestep, unless reads are noisy.
-        repeats = self.coding == "direct" and (held[0] is None or held[0].noise_variance is None)
+        repeats = self.coding == "direct" and (held[0] is None or not held[0].is_noisy)
         first = _sums(self.weighted_layers()[0], inputs, held[0]) if repeats else None
-        potentials: list[Tensor | float] = [0.0] * len(hidden)
+        potentials: list[Tensor | float] = [0.0] * len(self.layers)
         output, self.rate = torch.zeros(()), torch.zeros(())
         for step in range(self.n_timesteps):
             values, seen = self._entering(inputs, step), list[Seen]()
@@ -274,21 +341,38 @@ class Net(nn.Module):
                 normed = sums
                 if self.norm != "none":
                     normed = self.norms_of(index)[min(step, len(self.norms_of(index)) - 1)](sums)
-                potentials[index], emitted = self.neuron.step(potentials[index], normed)
+                potentials[index], emitted = _step(self.neurons[index], potentials[index], normed, held[index])
                 seen.append(Seen(entered, sums, potentials[index], emitted))
                 self.rate = self.rate + emitted.mean() / (self.n_timesteps * len(hidden))
                 values = layer.emitted(emitted)
             last = first if not hidden and first is not None else _sums(readout, values, held[-1])
-            output = output + last
+            potentials[-1], emitted = _step(self.neurons[-1], potentials[-1], last, held[-1])
+            output = output + readout.emitted(emitted) if self.neurons[-1].fires else emitted
             if trace is not None:
                 trace.append([*seen, Seen(values, last, output, output)])
-            yield output
+            yield output.flatten(1)
 
     def _entering(self, inputs: Tensor, step: int) -> Tensor:
         """What enters at a timestep."""
         if self.coding == "spikes":
             return inputs[:, step]
         return (torch.rand_like(inputs) < inputs).to(inputs.dtype) if self.coding == "rate" else inputs
+
+
+def _step(
+    neurons: Dynamics, potential: Tensor | float, current: Tensor, cells: Cells | None
+) -> tuple[Tensor | float, Tensor]:
+    """One timestep of a layer's neurons, with potentials as the chip keeps them."""
+    left, emitted = neurons.step(potential, current)
+    if cells is None or cells.circuit is None or not isinstance(left, Tensor):
+        return left, emitted
+    kept = _valued(left, cells.circuit.stored(left.detach()))
+    return kept, emitted if neurons.fires else kept
+
+
+def _valued(exact: Tensor, changed: Tensor) -> Tensor:
+    """Values of `changed`, to the last bit, with the gradient of `exact`."""
+    return changed + (exact - exact.detach())
 
 
 def _sums(layer: Weighted, values: Tensor, cells: Cells | None) -> Tensor:
