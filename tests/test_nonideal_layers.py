@@ -68,6 +68,19 @@ def linear(inputs=20, outputs=9, **rules) -> Layer:
     return whole_weights(conv("f", "input", (inputs, 1, 1), outputs, kernel=1, padding=0), **rules)
 
 
+def pruned(layer: Layer, band: int) -> Layer:
+    """The layer without random segments of columns, each `band` unrolled rows long; one column is empty."""
+    matrix = layer.weights.transpose(2, 3, 1, 0).reshape(-1, layer.out_channels).copy()
+    rng = np.random.default_rng(2)
+    for first in range(0, len(matrix), band):
+        matrix[first : first + band, rng.random(layer.out_channels) < 0.6] = 0
+    matrix[:, 1] = 0
+    shape = (*layer.kernel, layer.weights.shape[1], layer.out_channels)
+    return replace(layer, weights=matrix.reshape(shape).transpose(3, 2, 0, 1))
+
+
+LEFT_OUT = {"squeeze": "columns", "array": {"cols": 6, "bits_per_cell": 4}}
+
 CASES = {
     "kernel positions, columns merged": case(small_conv(), n_bits=2),
     "kernel positions, converted one by one": case(small_conv(), merge="digital", crossbars=9),
@@ -84,6 +97,17 @@ CASES = {
     "groups": case(grouped_conv(), crossbars=9, array={"rows": 4}),
     "fully connected": case(linear(), n_bits=2, array={"signed": "differential"}, unused_cells="open"),
     "both ends": case(linear(), array={"drive": "both_sides", "sense": "both_sides"}),
+    "columns left out": case(pruned(small_conv(), 24), n_bits=2, **LEFT_OUT),
+    "columns left out, open cells": case(pruned(small_conv(), 12), crossbars=1, unused_cells="open", **LEFT_OUT),
+    "columns left out, converted one by one": case(
+        pruned(linear(20, 16), 12), merge="digital", crossbars=1, **LEFT_OUT
+    ),
+    "columns left out beside references": case(
+        pruned(linear(30, 16), 12), squeeze="columns", crossbars=1, array={"signed": "offset"}
+    ),
+    "columns left out of two arrays": case(
+        pruned(linear(30, 16), 24), squeeze="columns", array={"signed": "differential_arrays"}
+    ),
     "uneven drivers": case(linear(biased=True), array={"driver_sigma_rel": 0.05}, bias="row"),
 }
 
@@ -198,10 +222,10 @@ def solved(item: Case, inputs: np.ndarray, recorded: Recorded) -> tuple[np.ndarr
         for rows in block:
             weights, values = row_values(mapped, stored, seen, rows, bias)
             is_bias = np.array([first >= layer.in_shape[0] for _, _, first, last in rows for _ in range(first, last)])
-            for col_block, cols in enumerate(mapped.col_blocks):
-                if not any((pe.row_block, pe.col_block) == (row_block, col_block) for pe in mapped.pes):
-                    continue
-                for levels, counts in physical_columns(hardware, weights, cols, smallest):
+            for place in [pe for pe in mapped.pes if pe.row_block == row_block]:
+                held = list(mapped.outputs_of(place))
+                part, cols = weights[:, held], (0, len(held))
+                for levels, counts in physical_columns(hardware, part, cols, smallest):
                     shape = (crossbar.rows, crossbar.cols // n_arrays)
                     g, factors = recorded.next(levels, shape, hardware.mapping.unused_cells == "open")
                     mesh = Mesh(g, *ohms, *ends)
@@ -214,9 +238,7 @@ def solved(item: Case, inputs: np.ndarray, recorded: Recorded) -> tuple[np.ndarr
                         currents = column_currents(mesh, node_voltages(mesh, volts)[1])
                         in_levels = currents[:, : levels.shape[1]] / (V_READ_V * step)
                         products = (in_levels @ counts).reshape(*sums.shape[:3], -1)
-                        sums[..., cols[0] : cols[1]] += worth * (
-                            products - lifted(item, driven, weights, cols, smallest)
-                        )
+                        sums[..., held] += worth * (products - lifted(item, driven, part, cols, smallest))
                         power[:, row_block] += read_power(mesh, volts)
     return sums.transpose(0, 3, 1, 2), power
 
@@ -269,6 +291,15 @@ def test_sums_and_power_are_those_of_the_physical_arrays(name, monkeypatch):
     exact = torch.nn.functional.conv2d(inputs.double(), weights, None, *geometry)
     assert float((exact - torch.as_tensor(expected)).std()) > 0.05 * float(exact.std())
     assert power.numpy() == pytest.approx(expected_power, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("columns left out")])
+def test_columns_that_are_left_out_have_no_cells(name):
+    layer, _ = programmed(CASES[name])
+    mapped = mapping_of(CASES[name]).layers[0]
+    widths = {pe: last - first for pe in mapped.pes for first, last in [mapped.col_blocks[pe.col_block]]}
+    assert any(mapped.width_of(pe) < width for pe, width in widths.items())
+    assert not layer.effective.cells.unflatten(-1, (-1, layer.encoded.cols_per_weight))[:, :, :, 1].any()
 
 
 @pytest.mark.parametrize("column_merge", ["analog", "digital"])

@@ -38,6 +38,7 @@ OPTIONS = [
     {"mapping.first_layer": "once"},
     {"mapping.first_layer": "digital"},
     {"mapping.fc": "stream"},
+    {"mapping.squeeze": "columns"},
     {"mapping.schedule": "layer_by_layer"},
     {"mapping.schedule": "tick_batched"},
     {"mapping.overflow": "reload", "mapping.schedule": "layer_by_layer", "chip.tiles": 2},
@@ -109,7 +110,11 @@ SIGN = "mapping.input_bits is 1 and the input has negative values: the only bit 
 @pytest.mark.parametrize("options", PAIRS, ids=named)
 def test_two_options_run_or_say_why_not(options):
     found = outcome("shortcut", options)
-    if options.get("mapping.input_bits") == 1 and "mapping.bias" in options:
+    if "mapping.squeeze" in options and "mapping.bias" in options:
+        assert found.startswith(
+            "mapping.squeeze is columns, which leaves out columns whose weights are zero, and mapping."
+        )
+    elif options.get("mapping.input_bits") == 1 and "mapping.bias" in options:
         assert found.startswith(SIGN)
     else:
         assert found == "runs"

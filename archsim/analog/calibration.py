@@ -18,6 +18,7 @@ from archsim.analog.layer import (
     InputFormat,
     ProgrammedLayer,
     connected_channels,
+    connected_columns,
     conversion_groups,
     is_ideal,
     largest_group,
@@ -46,7 +47,7 @@ def calibrate_ranges(
             for sums, driven in read_columns(held, (padded >> bit) & 1, index):
                 seen = sums[driven] if hardware.tile.pe.crossbar.zero_skip else sums.flatten(0, -2)
                 worth = layer.encoded.significance * rows.significance(bit)
-                cols = layer.encoded.by_column(connected_channels(layer, index))
+                cols = connected_columns(layer, index)
                 histogram.add(seen[:, cols], groups[index][cols], worth.square()[cols])
     found = calibrated_range(histogram, hardware.tile.pe.adc.bits, from_zero=not hardware.tile.pe.crossbar.zero_skip)
     return replace(layer, ranges=AdcRange(found.low[groups], found.high[groups]))

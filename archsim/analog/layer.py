@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,6 +39,14 @@ class LayerGeometry:
     output_hw: tuple[int, int]
     is_streamed: bool = False
     """Whether the rows of each kernel position are read and converted on their own, whatever `column_merge` is."""
+    outputs: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    """Output channels that have columns in the PE of a row block and column block, in their order; where a PE is not
+    listed, all channels of the column block have."""
+
+    def outputs_of(self, row_block: int, col_block: int) -> Tensor:
+        """Output channels that have columns in a PE, int64, in their order."""
+        held = self.outputs.get((row_block, col_block))
+        return torch.arange(*self.col_blocks[col_block]) if held is None else torch.tensor(held)
 
 
 @dataclass(frozen=True)
@@ -148,10 +156,23 @@ def driven_together(layer: ProgrammedLayer, crossbar: CrossbarRows) -> list[tupl
 
 
 def connected_channels(layer: ProgrammedLayer, row_block: int) -> Tensor:
-    """Which output channels have a PE with this row block, bool, shape (out_channel,)."""
-    widths = torch.tensor([last - first for first, last in layer.geometry.col_blocks])
-    present = [(row_block, col) in layer.geometry.pairs for col in range(len(widths))]
-    return torch.tensor(present).repeat_interleave(widths)
+    """Which output channels have columns in a PE with this row block, bool, shape (out_channel,)."""
+    geometry = layer.geometry
+    connected = torch.zeros(geometry.col_blocks[-1][1], dtype=torch.bool)
+    for col_block in range(len(geometry.col_blocks)):
+        if (row_block, col_block) in geometry.pairs:
+            connected[geometry.outputs_of(row_block, col_block)] = True
+    return connected
+
+
+def connected_columns(layer: ProgrammedLayer, row_block: int) -> Tensor:
+    """Which physical columns of the layer have cells in this row block, bool, shape (physical col,)."""
+    connected = connected_channels(layer, row_block)
+    if layer.encoded.reference_of is not None:
+        blocks = range(len(layer.geometry.col_blocks))
+        references = torch.tensor([(row_block, col_block) in layer.geometry.pairs for col_block in blocks])
+        connected = torch.cat([connected, references])
+    return connected.repeat_interleave(layer.encoded.cols_per_weight)
 
 
 def is_ideal(layer: ProgrammedLayer) -> bool:

@@ -24,6 +24,7 @@ from archsim.analog.layer import (
     ProgrammedLayer,
     bank,
     connected_channels,
+    connected_columns,
     conversion_groups,
     driven_together,
     row_segments,
@@ -118,7 +119,7 @@ def converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows:
     always_read = layer.adc_errors is not None and not layer.hardware.tile.pe.crossbar.zero_skip
     sums = torch.zeros(padded.shape[0], *layer.geometry.output_hw, layer.weights.shape[-1], dtype=torch.float64)
     connected = connected_channels(layer, row_block)
-    columns = layer.encoded.by_column(connected)
+    columns = connected_columns(layer, row_block)
     clips = torch.zeros(padded.shape[0], dtype=torch.int64)
     for bit in range(rows.n_bits):
         reads = read_columns(layer, (padded >> bit) & 1, row_block)

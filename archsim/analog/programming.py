@@ -166,15 +166,15 @@ def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Ha
     """Arrays of a layer, in order of row block, crossbar, column block, sign."""
     crossbar, n_arrays = hardware.tile.pe.crossbar, _arrays_per_crossbar(hardware)
     _, kernel_w, n_channels, _ = encoded.cells.shape
-    columns = [_block_columns(encoded, index, block) for index, block in enumerate(geometry.col_blocks)]
     places = []
     for row_block, crossbars in enumerate(geometry.row_blocks):
         for number, segments in enumerate(crossbars):
             rows = torch.cat(
                 [(y * kernel_w + x) * n_channels + torch.arange(first, last) for y, x, first, last in segments]
             )
-            for col_block, cols in enumerate(columns):
+            for col_block in range(len(geometry.col_blocks)):
                 if (row_block, col_block) in geometry.pairs:
+                    cols = _columns_of(geometry, encoded, row_block, col_block)
                     shape = (crossbar.rows, crossbar.cols // n_arrays)
                     parts = [part for array in range(n_arrays) if len(part := cols[array::n_arrays])]
                     places += [ArrayPlace(row_block, number, col_block, rows, part, shape) for part in parts]
@@ -186,14 +186,12 @@ def _arrays_per_crossbar(hardware: Hardware) -> int:
     return 2 if hardware.tile.pe.crossbar.signed == "differential_arrays" else 1
 
 
-def _block_columns(encoded: EncodedWeights, index: int, block: tuple[int, int]) -> Tensor:
-    """Physical columns of a column block, its references behind its weights."""
-    width = encoded.cols_per_weight
-    cols = torch.arange(block[0] * width, block[1] * width)
-    if encoded.reference_of is None:
-        return cols
-    first = (len(encoded.reference_of) + index) * width
-    return torch.cat([cols, torch.arange(first, first + width)])
+def _columns_of(geometry: LayerGeometry, encoded: EncodedWeights, row_block: int, col_block: int) -> Tensor:
+    """Physical columns of a PE in the order of its bit lines, the column block's references behind its weights."""
+    held, width = geometry.outputs_of(row_block, col_block), encoded.cols_per_weight
+    if encoded.reference_of is not None:
+        held = torch.cat([held, torch.tensor([len(encoded.reference_of) + col_block])])
+    return (held.unsqueeze(1) * width + torch.arange(width)).flatten()
 
 
 def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
@@ -212,22 +210,23 @@ def _adc_errors(
     if not (adc.inl_lsb or adc.offset_sigma_lsb or adc.gain_sigma_rel or adc.noise_sigma_lsb):
         return None
     n_adcs, n_arrays = ceil_div(n_cols, adc.cols_per_adc), _arrays_per_crossbar(hardware)
-    shared = torch.zeros(encoded.cells.shape[-1], dtype=torch.int64)
-    for index, block in enumerate(geometry.col_blocks):
-        cols = _block_columns(encoded, index, block)
+    shared = torch.zeros(len(geometry.row_blocks), encoded.cells.shape[-1], dtype=torch.int64)
+    for row_block, col_block in geometry.pairs:
+        cols = _columns_of(geometry, encoded, row_block, col_block)
         for array in range(n_arrays):
             part = cols[array::n_arrays]
             bit_lines = array * (n_cols // n_arrays) + torch.arange(len(part))
-            shared[part] = index * n_adcs + bit_lines // adc.cols_per_adc
+            shared[row_block, part] = col_block * n_adcs + bit_lines // adc.cols_per_adc
     is_merged = hardware.tile.pe.column_merge == "analog"
     n_banks = 1 if is_merged else max(len(block) for block in geometry.row_blocks)
     shape = (len(geometry.row_blocks), n_banks, len(geometry.col_blocks) * n_adcs)
     generator = chip.generator(name, "adc")
     gain, offset, side = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
+    of_column = shared.unsqueeze(1).expand(-1, n_banks, -1)
     return AdcErrors(
-        gain=(1.0 + adc.gain_sigma_rel * gain)[..., shared],
-        offset=(adc.offset_sigma_lsb * offset)[..., shared],
-        bow=(adc.inl_lsb * torch.where(side < 0, -1.0, 1.0).to(torch.float64))[..., shared],
+        gain=1.0 + adc.gain_sigma_rel * gain.gather(2, of_column),
+        offset=adc.offset_sigma_lsb * offset.gather(2, of_column),
+        bow=adc.inl_lsb * torch.where(side < 0, -1.0, 1.0).to(torch.float64).gather(2, of_column),
         noise_sigma=adc.noise_sigma_lsb,
         generator=chip.generator(name, "adc noise"),
     )

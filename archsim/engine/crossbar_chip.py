@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from archsim.activity import Activity, LayerActivity, ReadActivity, read_activity
-from archsim.components import accumulator, adc, chip_ports, crossbar, htree, line_buffer, mac
+from archsim.components import adc, chip_ports, crossbar, htree, line_buffer, mac
 from archsim.components.netlist import Action, ComponentInfo, LineBuffer, Netlist, Target
-from archsim.engine import dram, geometry, global_buffer, neurons
+from archsim.engine import dram, geometry, global_buffer, neurons, partial_sums
 from archsim.engine.construction import Construction, Frames
 from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
@@ -202,7 +202,6 @@ class _Builder:
     def _stages(self, layer: LayerMapping, pe: PePlace, reads: ReadActivity) -> Stages:
         """Actions of a PE's stages, of components and movements that `_placed` names."""
         hardware = self.hardware
-        first, last = layer.col_blocks[pe.col_block]
         n_bits = self.build.emission.input_bits(layer)
         passing, mine = self.build.read_tokens(layer), self.build.row_tokens(layer, pe.row_block)
         rows = (reads.active_rows, reads.active_reads, reads.active_slices, reads.serial_rows)
@@ -210,7 +209,7 @@ class _Builder:
         load = crossbar.PeLoad.of(
             hardware,
             geometry.crossbars_read(layer, pe.row_block, mine.number),
-            cols_of(hardware, layer.layer, last - first),
+            cols_of(hardware, layer.layer, layer.width_of(pe)),
             n_bits,
             *(counts[served, pe.row_block] for counts in rows),
         )
@@ -222,7 +221,7 @@ class _Builder:
             load = replace(load, power_w=reads.power_w[served, pe.row_block] * shares[pe.row_block, pe.col_block])
         data_class: DataClass = "inputs" if layer.layer.source == INPUT else "spikes"
         size = (load.n_tokens, load.n_crossbars, n_bits, load.active_rows)
-        table = table_bits(layer, pe.row_block)
+        table = table_bits(layer, pe) if layer.squeeze == "rows" else 0
         indices = (line_buffer.index_action(hardware, "", load.n_tokens, table, n_bits),) if table else ()
         stages: Stages = {
             "fetch": (*line_buffer.read_actions(hardware, "", "", data_class, *size), *indices),
@@ -235,9 +234,8 @@ class _Builder:
 
     def _alike(self, layer: LayerMapping, pe: PePlace) -> tuple[int, int, int]:
         """Key of the PEs that do the same: of one row block and width, and column block where power is known."""
-        first, last = layer.col_blocks[pe.col_block]
         has_power = self.activity.layers[layer.layer.name].energy_shares is not None
-        return pe.row_block, last - first, pe.col_block if has_power else 0
+        return pe.row_block, layer.width_of(pe), pe.col_block if has_power else 0
 
     def _add_pe(self, layer: LayerMapping, pe: PePlace, stages: Stages, reader: int) -> int:
         path, stages = pe.path, _placed(stages, pe)
@@ -264,23 +262,11 @@ class _Builder:
             inbox = output
         return outbox
 
-    def _silent(self, layer: LayerMapping, row_block: int, reads: ReadActivity | None) -> np.ndarray | None:
-        """Tokens of which a row block sends a flag instead of sums, bool; None: of none.
-
-        Sums over the positions of a streamed map always leave.
-        """
-        if self.hardware.tile.silent_sums == "send" or reads is None or layer.streamed_map is not None:
-            return None
-        served = self.build.row_tokens(layer, row_block).labels
-        slices = reads.active_slices[:, row_block]
-        return (slices if served is None else slices[served]) == 0
-
     def _add_htree_lane(self, layer: LayerMapping, pe: PePlace, reads_of: ReadActivity, outbox: int, join: int) -> None:
         build, tile, home = self.build, f"tile{pe.tile}", layer.home_tile(pe.col_block)
-        first, last = layer.col_blocks[pe.col_block]
         reads, tokens = build.row_tokens(layer, pe.row_block), build.tokens(layer, build.read_frames(layer))
-        bits: int | np.ndarray = (last - first) * self.hardware.tile.accumulator.bits
-        silent = self._silent(layer, pe.row_block, reads_of)
+        bits: int | np.ndarray = layer.width_of(pe) * self.hardware.tile.accumulator.bits
+        silent = partial_sums.silent_tokens(build, layer, pe.row_block, reads_of)
         if silent is not None:
             bits = np.where(silent, 1, bits)
         action = htree.transfer_action(self.hardware, tile, pe.path, reads.number, bits)
@@ -301,26 +287,22 @@ class _Builder:
 
     def _add_block(self, layer: LayerMapping, block: int, reads: ReadActivity | None) -> dict[int, int]:
         """Accumulator, neurons, pooling and departure of one column block; returns the join slot of each row block."""
-        spec, hardware, build = layer.layer, self.hardware, self.build
-        home = layer.home_tile(block)
-        tile, name = f"tile{home}", build.block_name(layer, block)
-        first, last = layer.col_blocks[block]
-        width, frames = last - first, build.read_frames(layer)
-        tokens = build.tokens(layer, frames)
+        build = self.build
+        tile, name = f"tile{layer.home_tile(block)}", build.block_name(layer, block)
         depth = geometry.main_join_capacity(self.mapping, layer)
         joins = {
             pe.row_block: self.netlist.channel(f"{tile}.{name}.row{pe.row_block}", depth) for pe in layer.pes_of(block)
         }
         vectors = [*joins.values(), *self.intake.skip_slots(layer, block)]
         summed = vectors[0]
-        if len(vectors) > 1:
+        if len(vectors) > 1 or layer.squeeze == "columns":
             summed = build.channel(f"{tile}.{name}.sums")
-            silent = [self._silent(layer, pe.row_block, reads) for pe in layer.pes_of(block)]
-            n_vectors = len(vectors) - sum(mine.astype(np.int64) for mine in silent if mine is not None)
-            add = accumulator.add_action(hardware, tile, tokens.number, n_vectors, width)
-            lane = build.layer_lane(f"{name}.accumulate", layer, (add,), tokens, inputs=tuple(vectors), output=summed)
+            actions = partial_sums.accumulate_actions(build, layer, block, reads, len(vectors) - len(joins))
+            tokens = build.tokens(layer, build.read_frames(layer))
+            lane = build.layer_lane(f"{name}.accumulate", layer, actions, tokens, inputs=tuple(vectors), output=summed)
             build.shared(f"{tile}.accumulator").lanes.append(lane)
-        self._depart(layer, block, add_neurons(build, layer, block, summed) if spec.neuron.has_state else summed)
+        has_state = layer.layer.neuron.has_state
+        self._depart(layer, block, add_neurons(build, layer, block, summed) if has_state else summed)
         return joins
 
     def _depart(self, layer: LayerMapping, block: int, outbox: int) -> None:
@@ -374,15 +356,9 @@ class _Builder:
                         ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
                         for part in rollup.unit_parts(self.hardware, unit.path, n_weights)
                     ]
-        tables: dict[str, int] = {}
-        for layer in self.mapping.layers:
-            for pe in layer.pes:
-                path = f"{pe.path}.index_table"
-                tables[path] = max(tables.get(path, 0), table_bits(layer, pe.row_block))
-        for path, size in tables.items():
-            if size:
-                part = rollup.table_part(self.hardware, path, size)
-                parts.append(ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw))
+        for path, size in partial_sums.index_tables(self.mapping).items():
+            part = rollup.table_part(self.hardware, path, size)
+            parts.append(ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw))
         n_routers = self.build.transport.topology.n_routers
         parts += [
             ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)

@@ -86,10 +86,9 @@ class Rounds:
         """Fetch, transport and writing of one PE's weights; returns the latch that says that they are written."""
         build, hardware = self.build, self.build.hardware
         name, n = f"rounds.round{pe.round}.{pe.path}", self.n_batches
-        first, last = layer.col_blocks[pe.col_block]
         n_rows = sum(end - start for rows in layer.row_blocks[pe.row_block] for _, _, start, end in rows)
-        n_cols = cols_of(hardware, layer.layer, last - first)
-        bits = n_rows * (last - first) * hardware.mapping.weight_bits
+        n_cols = cols_of(hardware, layer.layer, layer.width_of(pe))
+        bits = n_rows * layer.width_of(pe) * hardware.mapping.weight_bits
         arrived, written = (build.channel(f"{name}.{what}") for what in ("arrived", "written"))
         port, reader = programming.PORT, layer.layer.name
         stream = Stream(f"{name}.weights", reader, 1, self._steps, n, bits, "weights", port, reader)

@@ -48,11 +48,11 @@ def passing_by(actions: tuple[Action, ...], passing: Tokens, mine: Tokens) -> tu
 def add_running_sum(build: Construction, layer: LayerMapping, pe: PePlace, inbox: int, outbox: int) -> None:
     """Sum a PE's conversions over its positions; one vector per frame goes on."""
     tile, tokens = f"tile{pe.tile}", build.row_tokens(layer, pe.row_block)
-    first, last = layer.col_blocks[pe.col_block]
+    width = layer.width_of(pe)
     per_frame = tokens.number // build.read_frames(layer).number
     number = np.arange(tokens.number) % per_frame
-    n_vectors = np.where(number == 0, 1, 2)
-    add = accumulator.add_action(build.hardware, tile, tokens.number, n_vectors, last - first)
+    n_values = np.where(number == 0, width, 2 * width)
+    add = accumulator.add_action(build.hardware, tile, tokens.number, n_values, width)
     lane = build.layer_lane(f"{pe.path}.running_sum", layer, (add,), tokens, inputs=(inbox,), output=outbox)
     lane.emit = number == per_frame - 1
     build.shared(f"{tile}.accumulator").lanes.append(lane)

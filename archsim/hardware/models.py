@@ -417,9 +417,10 @@ class MappingPolicy(Part):
     of the two is written in every timestep (`rewrite`)."""
     operand_bits: Annotated[int, Field(ge=1, le=16)] = 1
     """Bits of a value that dynamic_products: rewrite writes to cells; larger values are clipped and counted."""
-    squeeze: Literal["none", "rows"] = "none"
-    """`rows`: each column block leaves out rows whose weights to it are all zero, as pruning leaves them, and packs the
-    others densely (whatever the layout); index tables in the PEs say which input drives a row."""
+    squeeze: Literal["none", "rows", "columns"] = "none"
+    """What pruning left empty is left out, whatever the layout. `rows`: each column block packs only rows with a weight
+    to it; index tables in the PEs say which input drives a row. `columns`: each PE packs only columns with a weight on
+    its rows, and column blocks are wider; tables at the accumulators say which output a column adds to."""
     fc: Literal["whole", "stream"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
     drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""

@@ -70,7 +70,7 @@ def unit_parts(hardware: Hardware, path: str, n_weights: int) -> list[Part]:
 
 
 def table_part(hardware: Hardware, path: str, n_bits: int) -> Part:
-    """The memory of a PE's index table."""
+    """The memory of index tables, of a PE or at an accumulator."""
     return _part(hardware, path, "index_table", bits=n_bits)
 
 

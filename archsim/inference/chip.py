@@ -110,7 +110,9 @@ def _geometry(mapped: LayerMapping) -> LayerGeometry:
     pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
     layer = mapped.row_layer
     cut = (mapped.row_blocks, mapped.col_blocks, pairs)
-    return LayerGeometry(*cut, layer.stride, layer.padding, layer.conv_shape[1:], mapped.streamed_map is not None)
+    outputs = {(pe.row_block, pe.col_block): pe.outputs for pe in mapped.pes if pe.outputs is not None}
+    slides = (layer.stride, layer.padding, layer.conv_shape[1:])
+    return LayerGeometry(*cut, *slides, mapped.streamed_map is not None, outputs)
 
 
 def fit(layer: ChipLayer, values: Tensor, operand: Tensor | None) -> ChipLayer:

@@ -15,6 +15,7 @@ from archsim.mapping.rules import (
     channels_per_crossbar,
     cols_of,
     cols_per_value,
+    has_bias_row,
     is_digital,
     shared_channels,
 )
@@ -32,7 +33,7 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
     _channels_of_a_unit_are_alike(hardware, network)
     _kept_sums_never_change(hardware, network)
     _batched_timesteps_do_not_come_back(hardware, network)
-    _squeezed_rows_are_known(hardware, network)
+    _squeezed_weights_are_known(hardware, network)
 
 
 def _balance_has_spare_tiles(hardware: Hardware) -> None:
@@ -93,19 +94,28 @@ def _batched_timesteps_do_not_come_back(hardware: Hardware, network: Network) ->
             )
 
 
-def _squeezed_rows_are_known(hardware: Hardware, network: Network) -> None:
-    if hardware.mapping.squeeze == "none":
+def _squeezed_weights_are_known(hardware: Hardware, network: Network) -> None:
+    squeeze = hardware.mapping.squeeze
+    if squeeze == "none":
         return
-    if hardware.mapping.fc == "stream":
+    if squeeze == "rows" and hardware.mapping.fc == "stream":
         raise MappingError(
             "mapping.squeeze is rows, which leaves out rows of a window, and mapping.fc is stream, which takes a map "
             "position by position. Set mapping.fc: whole or mapping.squeeze: none."
         )
+    for layer in network.layers:
+        if squeeze == "columns" and layer.kind != "product" and has_bias_row(hardware.mapping, layer):
+            raise MappingError(
+                "mapping.squeeze is columns, which leaves out columns whose weights are zero, and mapping.bias is row, "
+                f"which puts a bias in every column of layer '{layer.name}'. Set mapping.bias: digital or "
+                "mapping.squeeze: none."
+            )
     unknown = [layer.name for layer in network.layers if layer.kind != "product" and layer.weights is None]
     if unknown:
         raise MappingError(
-            f"mapping.squeeze is rows, which leaves out rows whose weights are zero; layer '{unknown[0]}' of network "
-            f"'{network.name}' has no weights. Give a network with weights (.nir), or set mapping.squeeze: none."
+            f"mapping.squeeze is {squeeze}, which leaves out {squeeze} whose weights are zero; layer '{unknown[0]}' of "
+            f"network '{network.name}' has no weights. Give a network with weights (.nir), or set "
+            "mapping.squeeze: none."
         )
 
 

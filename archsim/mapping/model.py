@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -15,6 +16,8 @@ Segment = tuple[int, int, int, int]
 Channels behind the layer's last are bias rows, which are always driven."""
 CrossbarRows = tuple[Segment, ...]
 """Rows of one crossbar, in order; one segment of inputs with the kernel-position layout, several with the dense one."""
+Squeeze = Literal["none", "rows", "columns"]
+"""What is left out of crossbars because pruning left it empty; see `squeeze`."""
 Unit = Literal["pe", "mac", "product_unit"]
 """What computes: crossbars of a PE, a digital MAC unit (weights), a digital product unit (no weights)."""
 
@@ -36,6 +39,8 @@ class PePlace:
     unit: Unit = "pe"
     round: int = 0
     """When it is this PE's turn to hold these weights, where several share it in time (mapping.overflow: reload)."""
+    outputs: tuple[int, ...] | None = None
+    """Output channels that have columns here, in their order; None for all of the column block."""
 
     @property
     def path(self) -> str:
@@ -58,8 +63,9 @@ class LayerMapping:
     """Copies of the layer: copy j serves the output positions whose number modulo n_copies is j."""
     copy: int = 0
     """Which copy this is, where it is one of `views`."""
-    is_squeezed: bool = False
-    """Whether each column block has row blocks of its own, without the rows that it does not use; see `squeeze`."""
+    squeeze: Squeeze = "none"
+    """`rows`: each column block has row blocks of its own, without the rows that it does not use; `columns`: each PE
+    has the columns of those output channels only that its rows feed."""
     streamed_map: Shape | None = None
     """Map whose positions a fully connected layer takes one by one; its rows are then ordered by position, channels
     within, and a segment's kernel position is a position of the map. None where a frame is read at once."""
@@ -127,10 +133,9 @@ class LayerMapping:
         """Weights and biases, or values of an operand, that cells of one copy hold."""
         if self.is_digital:
             return 0
-        if self.is_squeezed:
+        if self.squeeze != "none":
             rows = [sum(last - first for held in block for _, _, first, last in held) for block in self.row_blocks]
-            widths = [last - first for first, last in self.col_blocks]
-            return sum(rows[pe.row_block] * widths[pe.col_block] for pe in self.pes if pe.copy == self.pes[0].copy)
+            return sum(rows[pe.row_block] * self.width_of(pe) for pe in self.pes if pe.copy == self.pes[0].copy)
         return self.layer.n_synapses + (self.layer.out_channels if self.n_bias_rows else 0)
 
     @property
@@ -142,6 +147,14 @@ class LayerMapping:
     def tiles(self) -> tuple[int, ...]:
         """Tiles that the layer occupies, ascending."""
         return tuple(sorted({pe.tile for pe in self.pes}))
+
+    def outputs_of(self, pe: PePlace) -> Sequence[int]:
+        """Output channels that a PE delivers sums of, in the order of its columns."""
+        return range(*self.col_blocks[pe.col_block]) if pe.outputs is None else pe.outputs
+
+    def width_of(self, pe: PePlace) -> int:
+        """Output channels that a PE delivers sums of."""
+        return len(self.outputs_of(pe))
 
     def home_tile(self, col_block: int) -> int:
         """Tile that accumulates a column block and holds its neurons."""

@@ -53,7 +53,9 @@ def traffic_bits(mapping: Mapping) -> dict[tuple[int, int], float]:
                 home, n = view.home_tile(block), (last - first) / layer.n_copies
                 joined = n * layer.layer.conv_shape[1] * layer.layer.conv_shape[2]
                 _add(bits, [(_PORT, home) for _ in layer.layer.adds if staged], joined)
-                _add(bits, [(pe.tile, home) for pe in view.pes_of(block) if pe.tile != home], n * sum_bits)
+                for pe in view.pes_of(block):
+                    if pe.tile != home:
+                        _add(bits, [(pe.tile, home)], layer.width_of(pe) / layer.n_copies * sum_bits)
                 if has_chip_neurons(mapping.hardware, layer.layer):
                     _add(bits, [(home, _PORT)], n * sum_bits)
                     home = _PORT

@@ -9,7 +9,7 @@ from archsim.hardware.models import Hardware
 from archsim.mapping.rules import is_digital
 from archsim.workload.network import Layer, Network
 
-TilesOf = Callable[[Hardware, Network, dict[str, int]], int]
+TilesOf = Callable[[dict[str, int]], int]
 """Tiles that a network takes with so many copies of its layers."""
 
 
@@ -39,7 +39,7 @@ def copies(hardware: Hardware, network: Network, tiles_of: TilesOf) -> dict[str,
         slowest = max(on_crossbars, key=lambda layer: _conv_positions(layer) / found[layer.name])
         tried = {**found, slowest.name: found[slowest.name] + 1}
         most = 0 if slowest.name in stated else can_copy.get(slowest.name, 0)
-        if tried[slowest.name] > most or tiles_of(hardware, network, tried) > n_tiles:
+        if tried[slowest.name] > most or tiles_of(tried) > n_tiles:
             return found
         found = tried
     return found
