@@ -1,6 +1,7 @@
 """Columns that pruning left empty: packed crossbars compute the same, and everything counts what is there."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from archsim.errors import MappingError
 from archsim.inference import infer
 from archsim.inference.chip import program
 from archsim.mapping import map_network
+from archsim.mapping.squeeze import fewest_pes, packed_columns
 from archsim.training.pruning import footprint
 from archsim.workload.model import InputData, Workload
 from archsim.workload.network import Network
@@ -155,9 +157,10 @@ HAND = {
 }
 
 
-def test_columns_are_packed_until_a_band_is_full(by_hand):
+def test_columns_are_packed_into_fewest_pes(by_hand):
+    """Five outputs in one block would take 3 PEs, but its accumulator may get no more than 2 bands x 2 columns."""
     (mapped,) = map_network(chip(**HAND), by_hand).layers
-    assert mapped.col_blocks == ((0, 3), (3, 5))
+    assert mapped.col_blocks == ((0, 2), (2, 5))
     held = {(pe.row_block, pe.col_block): pe.outputs for pe in mapped.pes}
     assert held == {(0, 0): (0,), (1, 0): (0, 1), (0, 1): (3,), (1, 1): (3, 4)}
     assert mapped.n_stored == 2 * 6
@@ -168,7 +171,7 @@ def test_columns_are_packed_until_a_band_is_full(by_hand):
 def test_the_small_example_counts_what_is_there(by_hand, silent):
     """Six columns, three per column block: at timestep 1 the second band is silent, and leaves columns 0 and 3.
 
-    Two outputs of each block have columns, so each block adds one value. Indices have 2 bits (of three outputs) and 1.
+    Two outputs of each block have columns, so each block adds one value. Indices have 1 bit, and 2 for three outputs.
     """
     is_flagged = silent == "flag"
     hardware = chip(**HAND, **{"tile.silent_sums": silent, "tile.pe.crossbar.zero_skip": is_flagged})
@@ -198,21 +201,45 @@ def test_a_layer_without_weights_keeps_a_column_per_block(by_hand):
     assert len(mapped.row_blocks) == 1
 
 
+def cheapest(fed: np.ndarray, width: int) -> int:
+    """PEs of the best of all ways to cut the outputs into ranges, tried one by one."""
+    n_bands, n_outputs = fed.shape
+    costs = []
+    for cuts in range(1 << (n_outputs - 1)):
+        edges = [0, *(at + 1 for at in range(n_outputs - 1) if cuts >> at & 1), n_outputs]
+        used = np.array([fed[:, first:last].sum(1) for first, last in pairwise(edges)])
+        widths = np.diff(edges)
+        if ((used.sum(1) <= n_bands * width) | (widths == 1)).all():
+            costs.append(int(np.maximum(-(-used // width).sum(1), 1).sum()))
+    return min(costs)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**16), st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1))
+def test_no_other_column_blocks_take_fewer_pes(seed, n_outputs, n_bands, width, share):
+    fed = np.random.default_rng(seed).random((n_bands, n_outputs)) >= share
+    cols = fewest_pes(fed, width, 1)
+    assert [first for first, _ in cols] == [0, *(last for _, last in cols[:-1])]
+    assert cols[-1][1] == n_outputs
+    rows = tuple(((0, 0, band, band + 1),) for band in range(n_bands))
+    _, outputs = packed_columns(tuple((row,) for row in rows), cols, fed, width)
+    assert len(outputs) == cheapest(fed, width)
+
+
 @settings(max_examples=60)
 @given(st.integers(0, 2**16), st.integers(1, 40), st.integers(1, 6), st.floats(0, 1))
 def test_crossbars_are_at_least_those_that_pruning_counts(seed, n_outputs, n_bands, share):
-    """`footprint` packs every band on its own; blocks that all bands share end where any band is full."""
+    """`footprint` packs every band on its own, whatever accumulators add; equal where one block may hold all."""
     size = 4
     layer = pruned(conv("c", "input", (n_bands * size, 1, 1), n_outputs, kernel=1, padding=0), size, share, seed)
     hardware = chip(**HAND | {"tile.pe.crossbar.rows": size, "tile.pe.crossbar.cols": size})
     mapping = map_network(hardware, Network("one", layer.in_shape, (layer,)))
     weights = torch.as_tensor(layer.weights[..., 0, 0])
-    least = footprint([weights], "columns", size).n_crossbars // 2
-    used = (weights != 0).view(n_outputs, n_bands, size).any(2).sum(0)
-    n_blocks = 1 + int((used // size).sum())
-    assert max(least, 1) <= mapping.n_crossbars <= n_bands * min(n_blocks, -(-n_outputs // size))
-    if n_bands == 1:
-        assert mapping.n_crossbars == max(least, 1)
+    least = max(footprint([weights], "columns", size).n_crossbars // 2, 1)
+    n_used = int((weights != 0).view(n_outputs, n_bands, size).any(2).sum())
+    assert least <= mapping.n_crossbars <= n_bands * -(-n_outputs // size)
+    if n_used <= n_bands * size:
+        assert mapping.n_crossbars == least
 
 
 # Time and energy

@@ -420,7 +420,7 @@ class MappingPolicy(Part):
     squeeze: Literal["none", "rows", "columns"] = "none"
     """What pruning left empty is left out, whatever the layout. `rows`: each column block packs only rows with a weight
     to it; index tables in the PEs say which input drives a row. `columns`: each PE packs only columns with a weight on
-    its rows, and column blocks are wider; tables at the accumulators say which output a column adds to."""
+    its rows, of wider column blocks; tables at the accumulators say which output a column adds to."""
     fc: Literal["whole", "stream"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
     drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""

@@ -23,9 +23,9 @@ from archsim.mapping.squeeze import (
     ColBlocks,
     Outputs,
     RowBlocks,
-    blocks_in_use,
-    extended_blocks,
     fed_outputs,
+    fewest_pes,
+    packed_columns,
     squeezed_rows,
 )
 from archsim.workload.network import Layer, Network, Shape
@@ -83,13 +83,12 @@ def _cut_columns(hardware: Hardware, network: Network, layers: list[Layer]) -> d
             fed[layer.name] = fed_outputs(_on_rows(layer, cut.streamed_map), cut.rows)
     for name, used in fed.items():
         cut, together = cuts[name], joined(network, name)
-        cols = cut.cols
+        cols, width = cut.cols, channels_per_crossbar(hardware, cut.layer)
         if together <= fed.keys():
-            width = channels_per_crossbar(hardware, cut.layer)
-            cols = extended_blocks(
-                np.concatenate([fed[other] for other in sorted(together)]), width, hardware.chip.neuron.shared_channels
-            )
-        rows, feeding, outputs = blocks_in_use(cut.rows, cols, used)
+            bands = np.concatenate([fed[other] for other in sorted(together)])
+            cols = fewest_pes(bands, width, hardware.chip.neuron.shared_channels)
+        rows, outputs = packed_columns(cut.rows, cols, used, width)
+        feeding = [[row for row in range(len(rows)) if (row, col) in outputs] for col in range(len(cols))]
         cuts[name] = replace(cut, rows=rows, cols=cols, feeding=feeding, outputs=outputs, squeeze="columns")
     return cuts
 

@@ -6,12 +6,13 @@ value of the window drives it.
 
 Columns: the crossbars of a PE share their columns (they share bit lines, or the codes of equal columns are added), so
 the band of rows over which a column may be empty is what the PE holds. Each PE packs the columns in use to the
-left. A column block grows until some band fills the columns of its crossbars, and has no PE for a band without any.
-Where the sums of a PE belong is no longer their order, so the accumulator of the column block keeps an index table
-per PE: for every column in use, which output of the block it adds to.
+left. Column blocks become so wide that few PEs are needed; they have none for a band without columns in use, and
+several where these fill more than one. Where the sums of a PE belong is no longer their order, so the accumulator of
+the column block keeps an index table per PE: for every column in use, which output of the block it adds to.
 
 Source: the squeeze of crossbar-aware pruned layers with row (XRS) and column (XCS) sparsity of Bhattacharjee et al.,
-DATE 2022 (arXiv 2201.05229); index tables after its description. Their places and the growth are assumptions.
+DATE 2022 (arXiv 2201.05229); index tables after its description. Where these are and how wide column blocks become
+are assumptions.
 """
 
 from __future__ import annotations
@@ -65,41 +66,55 @@ def fed_outputs(layer: Layer, rows: RowBlocks) -> np.ndarray:
     return fed
 
 
-def extended_blocks(fed: np.ndarray, width: int, n_shared: int) -> ColBlocks:
-    """Column blocks that are as wide as the fullest band allows.
+def fewest_pes(fed: np.ndarray, width: int, n_shared: int) -> ColBlocks:
+    """Column blocks whose bands take fewest PEs, found by dynamic programming; among equals, wide ones at the end.
+
+    No block has more columns than one that is not squeezed, a full crossbar in every band: its accumulator
+    would have more to add.
 
     Args:
         fed: Which output channels every band feeds, bool, shape (band, out_channel).
         width: Output channels that the columns of a crossbar hold.
         n_shared: Channels that share a neuron unit, and therefore a column block; `width` at most.
     """
-    blocks, first, filled = [], 0, np.zeros(len(fed), np.int64)
-    for start in range(0, fed.shape[1], n_shared):
-        more = fed[:, start : start + n_shared].sum(1)
-        if (filled + more > width).any():
-            blocks.append((first, start))
-            first, filled = start, np.zeros_like(filled)
-        filled = filled + more
-    return (*blocks, (first, fed.shape[1]))
+    n_bands, n_outputs = fed.shape
+    ends = np.minimum(np.arange(0, n_outputs + n_shared, n_shared), n_outputs)
+    before = np.pad(fed.cumsum(1).T, ((1, 0), (0, 0)))[ends]
+    total = before.sum(1)
+    n_pes, start = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
+    for end in range(1, len(ends)):
+        first = min(int(np.searchsorted(total, total[end] - n_bands * width)), end - 1)
+        here = np.maximum(-(-(before[end] - before[first:end]) // width).sum(1), 1)
+        best = int(np.argmin(n_pes[first:end] + here))
+        start[end], n_pes[end] = first + best, n_pes[first + best] + here[best]
+    blocks, end = [], len(ends) - 1
+    while end:
+        blocks.append((int(ends[start[end]]), int(ends[end])))
+        end = int(start[end])
+    return tuple(reversed(blocks))
 
 
-def blocks_in_use(rows: RowBlocks, cols: ColBlocks, fed: np.ndarray) -> tuple[RowBlocks, list[list[int]], Outputs]:
-    """Row blocks that feed any column block, which feed each one, and the output channels that they feed there.
+def packed_columns(rows: RowBlocks, cols: ColBlocks, fed: np.ndarray, width: int) -> tuple[RowBlocks, Outputs]:
+    """Row blocks that feed any column block, and the output channels that each of them feeds there.
 
-    A column block without any weight keeps the first column of the first row block.
+    A row block comes once more where its columns fill more than one PE. A column block without any weight keeps the
+    first column of the first row block.
     """
     fed = fed.copy()
     for first, last in cols:
         fed[0, first] |= not fed[:, first:last].any()
-    kept = np.flatnonzero(fed.any(1))
-    outputs = {
-        (row, col): tuple(int(channel) for channel in first + np.flatnonzero(fed[band, first:last]))
-        for row, band in enumerate(kept)
-        for col, (first, last) in enumerate(cols)
-        if fed[band, first:last].any()
-    }
-    feeding = [[row for row in range(len(kept)) if (row, col) in outputs] for col in range(len(cols))]
-    return tuple(rows[band] for band in kept), feeding, outputs
+    kept: list[tuple[CrossbarRows, ...]] = []
+    outputs: dict[tuple[int, int], tuple[int, ...]] = {}
+    for band, block in enumerate(rows):
+        used = [[first + int(channel) for channel in np.flatnonzero(fed[band, first:last])] for first, last in cols]
+        for start in range(0, max(map(len, used)), width):
+            outputs |= {
+                (len(kept), col): tuple(channels[start : start + width])
+                for col, channels in enumerate(used)
+                if len(channels) > start
+            }
+            kept.append(block)
+    return tuple(kept), outputs
 
 
 def table_bits(layer: LayerMapping, pe: PePlace) -> int:
