@@ -20,6 +20,7 @@ from archsim.inference import infer
 from archsim.inference.chip import program
 from archsim.mapping import map_network
 from archsim.mapping.squeeze import fewest_pes, packed_columns
+from archsim.report.describe import mapping_sheets
 from archsim.training.pruning import footprint
 from archsim.workload.model import InputData, Workload
 from archsim.workload.network import Network
@@ -191,6 +192,11 @@ def test_the_small_example_counts_what_is_there(by_hand, silent):
         (12 if is_flagged else 18) * library.energy_pj("index_table", "read")
     )
     assert float(tables["area_um2"].sum()) == pytest.approx(9 * library.area_um2("index_table"))
+
+
+def test_the_description_of_a_mapping_names_the_index_tables(by_hand):
+    sheets = list(mapping_sheets(map_network(chip(**HAND), by_hand)))
+    assert ("index tables", "9 bits") in sheets[-1].rows
 
 
 def test_a_layer_without_weights_keeps_a_column_per_block(by_hand):

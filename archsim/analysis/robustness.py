@@ -224,12 +224,12 @@ def _gain_words(layer: LayerMapping, scope: str) -> int:
     """Numbers that the calibration of a layer keeps."""
     if layer.is_digital or scope == "none":
         return 0
-    rows, outputs = len(layer.row_blocks), layer.layer.out_channels
+    pes = [pe for pe in layer.pes if pe.copy == layer.pes[0].copy]
     by_scope = {
         "layer": 1,
-        "tile": rows * len(layer.col_blocks),
-        "column": rows * outputs,
-        "batch_norm": 1 + 2 * outputs,
+        "tile": len(pes),
+        "column": sum(layer.width_of(pe) for pe in pes),
+        "batch_norm": 1 + 2 * layer.layer.out_channels,
     }
     return by_scope[scope]
 

@@ -30,7 +30,7 @@ from archsim.hardware import rollup
 from archsim.mapping import LayerMapping, Mapping, PePlace
 from archsim.mapping.placement import IO_NODE
 from archsim.mapping.rules import cols_of
-from archsim.mapping.squeeze import table_bits
+from archsim.mapping.squeeze import index_tables, table_bits
 from archsim.workload.network import INPUT
 
 
@@ -356,7 +356,7 @@ class _Builder:
                         ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw)
                         for part in rollup.unit_parts(self.hardware, unit.path, n_weights)
                     ]
-        for path, size in partial_sums.index_tables(self.mapping).items():
+        for path, size in index_tables(self.mapping).items():
             part = rollup.table_part(self.hardware, path, size)
             parts.append(ComponentInfo(part.path, part.kind, part.area_um2, part.leakage_mw))
         n_routers = self.build.transport.topology.n_routers

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 
 from archsim.activity import ReadActivity
 from archsim.components import accumulator
 from archsim.components.netlist import Action
 from archsim.engine.construction import Construction
-from archsim.mapping import LayerMapping, Mapping, PePlace
+from archsim.mapping import LayerMapping, PePlace
 from archsim.mapping.squeeze import table_bits
 
 
@@ -57,19 +55,6 @@ def accumulate_actions(
         accumulator.index_action(hardware, tile, n_tokens, patterns.sum(1)[at], (patterns @ tables)[at]),
         accumulator.add_action(hardware, tile, n_tokens, arriving.sum(1)[at], (arriving > 0).sum(1)[at]),
     )
-
-
-def index_tables(mapping: Mapping) -> dict[str, int]:
-    """Bits of index tables by path, the most that any round needs: of rows in the PE, of columns in the home tile."""
-    bits: dict[tuple[str, int], int] = defaultdict(int)
-    for view in [view for layer in mapping.layers if layer.squeeze != "none" for view in layer.views]:
-        for pe in view.pes:
-            holder = pe.path if view.squeeze == "rows" else f"tile{view.home_tile(pe.col_block)}"
-            bits[f"{holder}.index_table", pe.round] += table_bits(view, pe)
-    found: dict[str, int] = {}
-    for (path, _), size in bits.items():
-        found[path] = max(found.get(path, 0), size)
-    return found
 
 
 def _held(layer: LayerMapping, pes: tuple[PePlace, ...], first: int, last: int) -> np.ndarray:

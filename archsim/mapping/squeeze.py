@@ -17,13 +17,13 @@ are assumptions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
 from itertools import product
 
 import numpy as np
 
 from archsim.hardware.models import Hardware
-from archsim.mapping.model import CrossbarRows, LayerMapping, PePlace, Segment
+from archsim.mapping.model import CrossbarRows, LayerMapping, Mapping, PePlace, Segment
 from archsim.units import bits_for
 from archsim.workload.network import Layer
 
@@ -31,7 +31,7 @@ RowBlocks = tuple[tuple[CrossbarRows, ...], ...]
 """Crossbars of every row block."""
 ColBlocks = tuple[tuple[int, int], ...]
 """Output channels of every column block: (first, last + 1)."""
-Outputs = Mapping[tuple[int, int], tuple[int, ...]]
+Outputs = dict[tuple[int, int], tuple[int, ...]]
 """Output channels with columns in a PE, by its row block and column block."""
 
 
@@ -104,7 +104,7 @@ def packed_columns(rows: RowBlocks, cols: ColBlocks, fed: np.ndarray, width: int
     for first, last in cols:
         fed[0, first] |= not fed[:, first:last].any()
     kept: list[tuple[CrossbarRows, ...]] = []
-    outputs: dict[tuple[int, int], tuple[int, ...]] = {}
+    outputs: Outputs = {}
     for band, block in enumerate(rows):
         used = [[first + int(channel) for channel in np.flatnonzero(fed[band, first:last])] for first, last in cols]
         for start in range(0, max(map(len, used)), width):
@@ -132,6 +132,19 @@ def table_bits(layer: LayerMapping, pe: PePlace) -> int:
         last - first for held in layer.row_blocks[pe.row_block] for _, _, first, last in held if first < channels
     )
     return rows * bits_for(channels * height * width - 1)
+
+
+def index_tables(mapping: Mapping) -> dict[str, int]:
+    """Bits of index tables by path, the most that any round needs: of rows in the PE, of columns in the home tile."""
+    bits: dict[tuple[str, int], int] = defaultdict(int)
+    for view in [view for layer in mapping.layers if layer.squeeze != "none" for view in layer.views]:
+        for pe in view.pes:
+            holder = pe.path if view.squeeze == "rows" else f"tile{view.home_tile(pe.col_block)}"
+            bits[f"{holder}.index_table", pe.round] += table_bits(view, pe)
+    found: dict[str, int] = {}
+    for (path, _), size in bits.items():
+        found[path] = max(found.get(path, 0), size)
+    return found
 
 
 def _weights(layer: Layer) -> np.ndarray:

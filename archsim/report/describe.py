@@ -9,6 +9,7 @@ from archsim.hardware.models import Hardware
 from archsim.hardware.systolic import AnyHardware, SystolicArray
 from archsim.hardware.words import analog_rows
 from archsim.mapping import AnyMapping, ArrayMapping
+from archsim.mapping.squeeze import index_tables
 from archsim.report.describe_array import array_mapping_sheets, array_sheets
 from archsim.report.sheets import LAYER_COLUMNS, Sheet, cost_sheet, layer_cells, size_sheet
 from archsim.units import format_number
@@ -45,6 +46,8 @@ def mapping_sheets(mapping: AnyMapping) -> Iterator[Sheet]:
     columns: tuple[str, ...] = (*LAYER_COLUMNS, "row x col blocks", "crossbars")
     columns += ("PEs", "tiles", "rounds") if mapping.n_rounds > 1 else ("PEs", "tiles")
     batch = "sample" if mapping.hardware.mapping.schedule == "tick_batched" else "timestep"
+    table_bits = sum(index_tables(mapping).values())
+    tables = [("index tables", f"{format_number(table_bits)} bits")] if table_bits else []
     rounds = [("rounds", f"{mapping.n_rounds}, each written once per {batch}")] if mapping.n_rounds > 1 else []
     yield Sheet(f"Mapping of {mapping.network.name} on {mapping.hardware.name}", columns, rows)
     yield Sheet(
@@ -56,6 +59,7 @@ def mapping_sheets(mapping: AnyMapping) -> Iterator[Sheet]:
             ("tiles used / on chip", f"{mapping.n_tiles_used} / {mapping.n_tiles}"),
             ("mesh", f"{mapping.mesh_width} x {mapping.mesh_height}"),
             ("cell utilisation", f"{mapping.cell_utilisation:.1%}"),
+            *tables,
             *rounds,
         ],
     )
