@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsim.analog.encoding import decode_columns, diff_offset, encode_weights, quantize_weights
+from archsim.analog.encoding import decode_columns, encode_weights, quantize_weights
+from archsim.analog.resistance import power_above
 
 
 def integers(shape: tuple[int, ...], bits: int, seed: int) -> torch.Tensor:
@@ -69,9 +70,9 @@ def test_offset_has_a_reference_of_mid_scale_for_every_block_of_columns():
     assert encoded.by_column(torch.tensor([5, 6, 7])).tolist() == [5, 6, 7, 5, 7]
 
 
-@pytest.mark.parametrize(("minimum", "offset"), [(3, 0), (0, 0), (-1, 1), (-2, 2), (-3, 4), (-7, 8), (-8, 8), (-9, 16)])
-def test_offset_is_the_smallest_power_of_two_that_lifts_the_minimum(minimum, offset):
-    assert diff_offset(minimum) == offset
+@pytest.mark.parametrize(("number", "power"), [(-3, 0), (0, 0), (1, 1), (2, 2), (3, 4), (7, 8), (8, 8), (9, 16)])
+def test_smallest_power_of_two_that_is_not_below_a_number(number, power):
+    assert power_above(number) == power
 
 
 def test_weights_on_the_grid_are_quantised_without_error():

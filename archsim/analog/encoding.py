@@ -1,9 +1,9 @@
 """Which levels the cells hold for a weight matrix, and how column sums become signed products again.
 
 Weights are quantised to integers once per layer, then written as cell levels in bit slices under
-one of two signed schemes. Physical columns of a column block are ordered logical column first,
+a signed scheme. Physical columns of a column block are ordered logical column first,
 then slice (least significant first), then sign (positive first). Entry points: `quantize_weights`,
-`encode_weights`, `decode_columns`.
+`encode_weights`, `decode_columns`; `resistance` has what keeps levels low.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from archsim.analog.resistance import Bank, lifted_by_column, power_above, smaller_offsets
 
 CLIP_RATIOS = tuple(1.0 - 0.05 * step for step in range(11))
 """Fractions of the largest weight tried as full scale, 1.0 down to 0.5."""
@@ -33,6 +35,9 @@ class EncodedWeights:
     n_slices: int
     n_signs: int
     """Columns per slice: 2 for the differential schemes, else 1."""
+    signs: Tensor | None = None
+    """1 or -1 that what a cell adds to its column counts with, int8, shape of `cells`, equal in all rows of a bank;
+    None: it counts as it is."""
     reference_of: Tensor | None = None
     """Reference whose sum is subtracted from each logical column, int64, shape (col); None: there are none. The
     columns of the references, of all slices each, follow those of the weights."""
@@ -93,6 +98,8 @@ def encode_weights(
     bits_per_cell: int,
     signed: Literal["diff", "differential", "differential_arrays", "offset", "unsigned"],
     col_blocks: Sequence[tuple[int, int]] = (),
+    banks: Sequence[Bank] | None = None,
+    swaps: bool = False,
 ) -> EncodedWeights:
     """Write integer weights as cell levels.
 
@@ -105,6 +112,9 @@ def encode_weights(
     columns, that offset in a reference column, whose converted sum is subtracted. `unsigned` stores integers
     that are never negative as they are.
     A magnitude m is cut as m = sum over k of 2**(bits_per_cell * k) * slice_k.
+    Where `banks` are given, `diff` and `offset` keep levels low (`mapping.encoding: high_resistance`): `diff` stores w
+    or -w in each column of a bank and lifts it by what it needs, `offset` takes the smallest offset that a bank needs;
+    see `lifted_by_column` and `smaller_offsets`.
 
     Args:
         weights: Integers of a whole layer with |w| < 2**(weight_bits-1), shape (..., row, col); below 2**weight_bits
@@ -113,30 +123,34 @@ def encode_weights(
         bits_per_cell: Bits that a cell holds.
         signed: Scheme for negative weights.
         col_blocks: Logical columns of each crossbar width, (first, last + 1); only `offset` asks for them.
+        banks: Cells whose columns are converted together, of all weights; None: levels are not kept low.
+        swaps: Whether `swap_polarity` follows.
 
     Returns:
         Levels in 0 .. 2**bits_per_cell - 1 and the decode rules.
     """
     integers = weights.to(torch.int64)
-    negative = integers < 0
-    reference_of = None
+    correction = torch.zeros(integers.shape, dtype=torch.float64)
+    signs = reference_of = None
+    magnitude_bits = weight_bits
     if signed == "offset":
-        half = 1 << (weight_bits - 1)
         blocks = col_blocks or ((0, integers.shape[-1]),)
-        references = torch.full((*integers.shape[:-1], len(blocks)), half)
-        magnitudes = torch.cat([integers + half, references], dim=-1).unsqueeze(-1)
+        references = torch.full((*integers.shape[:-1], len(blocks)), 1 << (weight_bits - 1))
+        if banks is not None:
+            references = smaller_offsets(integers, references, banks, bits_per_cell, swaps)
         widths = torch.tensor([last - first for first, last in blocks])
         reference_of = torch.arange(len(blocks)).repeat_interleave(widths)
-        correction = torch.zeros(integers.shape, dtype=torch.float64)
-        magnitude_bits = weight_bits
+        magnitudes = torch.cat([integers + references[..., reference_of], references], dim=-1).unsqueeze(-1)
     elif signed in ("diff", "unsigned"):
-        offset = diff_offset(int(integers.min()) if integers.numel() else 0)
-        magnitudes = (integers + offset * negative).unsqueeze(-1)
-        correction = offset * negative.to(torch.float64)
-        magnitude_bits = weight_bits
+        sign, lift = torch.tensor(1), torch.tensor(power_above(-int(integers.min()) if integers.numel() else 0))
+        if banks is not None:
+            sign, lift = lifted_by_column(integers, banks, bits_per_cell)
+        stored = integers * sign
+        correction = (sign * lift * (stored < 0)).to(torch.float64)
+        magnitudes = (stored + lift * (stored < 0)).unsqueeze(-1)
+        signs = sign if sign.ndim else None
     else:
         magnitudes = torch.stack((integers.clamp(min=0), (-integers).clamp(min=0)), dim=-1)
-        correction = torch.zeros(integers.shape, dtype=torch.float64)
         magnitude_bits = weight_bits - 1
     n_slices = -(-magnitude_bits // bits_per_cell)
     shifts = bits_per_cell * torch.arange(n_slices).unsqueeze(-1)
@@ -152,30 +166,28 @@ def encode_weights(
         bits_per_cell=bits_per_cell,
         n_slices=n_slices,
         n_signs=n_signs,
+        signs=None if signs is None else signs.to(torch.int8).repeat_interleave(n_slices, dim=-1),
         reference_of=reference_of,
     )
 
 
-def decode_columns(values: Tensor, encoded: EncodedWeights) -> Tensor:
+def decode_columns(values: Tensor, encoded: EncodedWeights, signs: Tensor | None = None) -> Tensor:
     """Shift and add slices, subtract negative columns or references; the correction is still to be subtracted.
 
     Args:
         values: Converted column sums in cell levels, shape (..., physical col).
         encoded: The encoding that the columns hold.
+        signs: What the sums count with, one row of `encoded.signs`, shape (physical col); None: all as they are.
 
     Returns:
         Weighted sums in weight levels as float64, shape (..., col); exact products are this minus
         `inputs @ encoded.correction`.
     """
-    parts = values.to(torch.float64).unflatten(-1, (-1, encoded.n_slices, encoded.n_signs))
+    counted = values.to(torch.float64) if signs is None else values.to(torch.float64) * signs
+    parts = counted.unflatten(-1, (-1, encoded.n_slices, encoded.n_signs))
     signed = parts[..., 0] - parts[..., 1] if encoded.n_signs == 2 else parts[..., 0]
     sums = signed @ (2.0 ** (encoded.bits_per_cell * torch.arange(encoded.n_slices, dtype=torch.float64)))
     if encoded.reference_of is None:
         return sums
     n_cols = len(encoded.reference_of)
     return sums[..., :n_cols] - sums[..., n_cols:][..., encoded.reference_of]
-
-
-def diff_offset(minimum: int) -> int:
-    """Smallest power of two that lifts `minimum` to zero or above; 0 where nothing is negative."""
-    return 1 << (-minimum - 1).bit_length() if minimum < 0 else 0

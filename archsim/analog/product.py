@@ -20,6 +20,7 @@ from archsim.analog.converters import quantize_columns
 from archsim.analog.encoding import decode_columns
 from archsim.analog.layer import (
     CrossbarRows,
+    Group,
     InputFormat,
     ProgrammedLayer,
     bank,
@@ -126,13 +127,21 @@ def converted_sums(layer: ProgrammedLayer, padded: Tensor, row_block: int, rows:
         for group, (read, driven) in zip(conversion_groups(layer, row_block), reads, strict=True):
             errors = None if layer.adc_errors is None else layer.adc_errors.of_bank(row_block, bank(layer, group))
             values, clipped = quantize_columns(read, low, high, adc.bits, errors)
-            products = decode_columns(values, layer.encoded)
+            products = decode_columns(values, layer.encoded, _signs(layer, group))
             if not always_read:
                 products, clipped = products * driven.unsqueeze(-1), clipped & driven.unsqueeze(-1)
             sums += rows.significance(bit) * products
             if bool(clipped.any()):
                 clips += (clipped & columns).flatten(1).sum(1)
     return sums * connected * layer.weight_scale, clips
+
+
+def _signs(layer: ProgrammedLayer, group: Group) -> Tensor | None:
+    """What converted sums of a group count with; all of its rows are in one bank."""
+    if layer.encoded.signs is None:
+        return None
+    kernel_y, kernel_x, first, _ = next(row_segments(group.values()))
+    return layer.encoded.signs[kernel_y, kernel_x, first]
 
 
 def correction(layer: ProgrammedLayer, padded: Tensor, row_block: int) -> Tensor:

@@ -14,7 +14,17 @@ from archsim.analog.arrays import ArrayPlace, Progress, effective_cells
 from archsim.analog.converters import AdcErrors, AdcRange, full_range
 from archsim.analog.devices import ChipSeed
 from archsim.analog.encoding import EncodedWeights, encode_weights, quantize_weights
-from archsim.analog.layer import DEFAULT_CHIP, LayerGeometry, ProgrammedLayer, is_ideal, largest_group, row_segments
+from archsim.analog.layer import (
+    DEFAULT_CHIP,
+    CrossbarRows,
+    LayerGeometry,
+    ProgrammedLayer,
+    is_ideal,
+    largest_group,
+    row_segments,
+)
+from archsim.analog.polarity import swap_polarity
+from archsim.analog.resistance import Bank
 from archsim.hardware.models import Hardware
 from archsim.units import ceil_div
 
@@ -52,7 +62,18 @@ def program_layer(
         integers = _with_bias_rows(integers, stored.to(integers.dtype), geometry)
         exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
         n_bias_rows = exact.shape[2] - weights.shape[1]
-    encoded = encode_weights(integers, policy.weight_bits, crossbar.bits_per_cell, crossbar.signed, geometry.col_blocks)
+    banks = _banks(geometry, exact.shape, hardware)
+    encoded = encode_weights(
+        integers,
+        policy.weight_bits,
+        crossbar.bits_per_cell,
+        crossbar.signed,
+        geometry.col_blocks,
+        banks if policy.encoding == "high_resistance" else None,
+        swaps=policy.polarity == "per_crossbar",
+    )
+    if policy.polarity == "per_crossbar":
+        encoded = swap_polarity(encoded, banks)
     layer = _written(geometry, hardware, encoded, exact, scale, name, chip, progress)
     return replace(layer, n_bias_rows=n_bias_rows, clipped_biases=n_clipped)
 
@@ -165,13 +186,10 @@ def _with_bias_rows(matrix: Tensor, bias: Tensor, geometry: LayerGeometry) -> Te
 def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Hardware) -> list[ArrayPlace]:
     """Arrays of a layer, in order of row block, crossbar, column block, sign."""
     crossbar, n_arrays = hardware.tile.pe.crossbar, _arrays_per_crossbar(hardware)
-    _, kernel_w, n_channels, _ = encoded.cells.shape
     places = []
     for row_block, crossbars in enumerate(geometry.row_blocks):
         for number, segments in enumerate(crossbars):
-            rows = torch.cat(
-                [(y * kernel_w + x) * n_channels + torch.arange(first, last) for y, x, first, last in segments]
-            )
+            rows = _flat_rows(segments, encoded.cells.shape)
             for col_block in range(len(geometry.col_blocks)):
                 if (row_block, col_block) in geometry.pairs:
                     cols = _columns_of(geometry, encoded, row_block, col_block)
@@ -179,6 +197,30 @@ def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Ha
                     parts = [part for array in range(n_arrays) if len(part := cols[array::n_arrays])]
                     places += [ArrayPlace(row_block, number, col_block, rows, part, shape) for part in parts]
     return places
+
+
+def _banks(geometry: LayerGeometry, shape: torch.Size, hardware: Hardware) -> list[Bank]:
+    """What shares bit lines: with analog column merge the crossbars of a PE, else every crossbar.
+
+    `shape` is that of the weights, (kernel_h, kernel_w, in_channel + bias row, out_channel).
+    """
+    banks = []
+    for row_block, crossbars in enumerate(geometry.row_blocks):
+        merged = hardware.tile.pe.column_merge == "analog"
+        for segments in [tuple(row_segments(crossbars))] if merged else crossbars:
+            rows = _flat_rows(segments, shape)
+            banks += [
+                Bank(rows, geometry.outputs_of(row_block, col_block), col_block)
+                for col_block in range(len(geometry.col_blocks))
+                if (row_block, col_block) in geometry.pairs
+            ]
+    return banks
+
+
+def _flat_rows(segments: CrossbarRows, shape: torch.Size) -> Tensor:
+    """Rows of segments in a layer of shape (kernel_h, kernel_w, channel, ...), its first three axes flattened."""
+    _, kernel_w, n_channels, _ = shape
+    return torch.cat([(y * kernel_w + x) * n_channels + torch.arange(first, last) for y, x, first, last in segments])
 
 
 def _arrays_per_crossbar(hardware: Hardware) -> int:
@@ -198,8 +240,11 @@ def _with_offset(encoded: EncodedWeights, offset: float) -> EncodedWeights:
     """The correction with what a driven row adds through cells at level 0; differences of columns cancel it."""
     if offset == 0 or encoded.n_signs == 2 or encoded.reference_of is not None:
         return encoded
-    slices = sum(2.0 ** (encoded.bits_per_cell * index) for index in range(encoded.n_slices))
-    return replace(encoded, correction=encoded.correction + offset * slices)
+    slices = 2.0 ** (encoded.bits_per_cell * torch.arange(encoded.n_slices, dtype=torch.float64))
+    worth = slices.sum()
+    if encoded.signs is not None:
+        worth = encoded.signs.to(torch.float64).unflatten(-1, (-1, encoded.n_slices)) @ slices
+    return replace(encoded, correction=encoded.correction + offset * worth)
 
 
 def _adc_errors(

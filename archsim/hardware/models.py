@@ -417,6 +417,15 @@ class MappingPolicy(Part):
     of the two is written in every timestep (`rewrite`)."""
     operand_bits: Annotated[int, Field(ge=1, le=16)] = 1
     """Bits of a value that dynamic_products: rewrite writes to cells; larger values are clipped and counted."""
+    encoding: Literal["standard", "high_resistance"] = "standard"
+    """What cells store of weights: `standard` as crossbar.signed says, or the same weights with cells that conduct less
+    (`high_resistance`): with `diff` a column of a PE (of a crossbar, with column_merge: digital) stores w or -w and
+    lifts what is negative by no more than it needs, with `offset` the reference of a PE is no more than it needs. Not
+    for differential schemes, whose pairs have a cell at level 0 already."""
+    polarity: Literal["as_is", "per_crossbar"] = "as_is"
+    """`per_crossbar`: slice by slice, a crossbar (with column_merge: analog all of a PE, which share bit lines) stores
+    largest level - level where its cells then conduct less; sums count negative, and driven rows are counted, or with
+    `offset` the reference is swapped too. Not for differential schemes."""
     squeeze: Literal["none", "rows", "columns"] = "none"
     """What pruning left empty is left out, whatever the layout. `rows`: each column block packs only rows with a weight
     to it; index tables in the PEs say which input drives a row. `columns`: each PE packs only columns with a weight on
@@ -470,6 +479,25 @@ class Hardware(Platform):
                 f"crossbar.cols is {self.tile.pe.crossbar.cols}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pairs_of_cells_stay(self) -> Self:
+        signed, policy = self.tile.pe.crossbar.signed, self.mapping
+        for key, value, usual in (
+            ("encoding", policy.encoding, "standard"),
+            ("polarity", policy.polarity, "as_is"),
+        ):
+            if value != usual and self._signs == 2:
+                raise ValueError(
+                    f"mapping.{key} is {value} and tile.pe.crossbar.signed is {signed}, where one cell of each pair is "
+                    f"at level 0 already; set mapping.{key}: {usual}, or tile.pe.crossbar.signed: diff or offset"
+                )
+        return self
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether PEs count driven rows, which undoes a swapped polarity where no reference column does."""
+        return self.mapping.polarity == "per_crossbar" and self.tile.pe.crossbar.signed == "diff"
 
     @model_validator(mode="after")
     def _operand_fits_the_columns(self) -> Self:
