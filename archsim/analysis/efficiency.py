@@ -33,7 +33,8 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("data_movement", ("global_buffer", "dram", "weight_buffer", "ifmap_buffer", "ofmap_buffer", "scratchpad")),
     ("neuron_and_v_mem", ("neuron", "v_mem")),
     ("converters", ("adc", "mux")),
-    ("digital_sums", ("shift_add", "accumulator", "pooling", "mac", "mac_weights", "product_unit", "pe_array")),
+    ("digital_sums", ("shift_add", "row_counter", "accumulator", "pooling")),
+    ("digital_sums", ("mac", "mac_weights", "product_unit", "pe_array")),
 )
 """Kinds of component whose dynamic energy is a part of the difference; arrays and their drivers are told apart by
 what they do, and what is of none of these kinds is `other`."""

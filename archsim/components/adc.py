@@ -76,7 +76,12 @@ def convert_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, 
 
 
 def shift_add_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
-    """Combine codes of slices, cells and signs: two operations per column, a buffer write per mux step."""
+    """Combine codes of slices, cells and signs: two operations per column, a buffer write per mux step.
+
+    A third operation adds what driven rows of crossbars with swapped polarity add too little; it is charged to every
+    column of a chip that counts driven rows.
+    """
+    operations = 3 if hardware.counts_rows else 2
     path = f"{pe}.shift_add"
     write = priced_action(
         hardware,
@@ -87,6 +92,6 @@ def shift_add_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action
         count=load.mux_steps(hardware) * load.slices,
     )
     subtract = priced_action(
-        hardware, path, ("shift_add", "subtract"), load.n_tokens, count=2 * load.n_columns * load.slices
+        hardware, path, ("shift_add", "subtract"), load.n_tokens, count=operations * load.n_columns * load.slices
     )
     return write, subtract

@@ -66,14 +66,15 @@ class PeLoad:
         return ceil_div(self.n_columns, hardware.tile.pe.adcs_per_bank)
 
 
-def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Action]:
+def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, ...]:
     """Drive the rows and read the array; rows stay driven while the mux goes round.
 
     Selecting rows one by one takes a cycle each, side by side in the crossbars (`crossbar.row_drive: serial`).
 
     Where the circuit's power is known, the read costs that power times the time for which rows are
     driven: settling, and whole conversions too (also where they stop early, an assumption) unless stages
-    overlap (then the columns must be held, an assumption).
+    overlap (then the columns must be held, an assumption). Where crossbars of swapped polarity need it, driven rows
+    are counted in the time of the read (assumption), in every PE: whether its own are swapped is not known here.
     """
     crossbar = hardware.tile.pe.crossbar
     drive = priced_action(
@@ -100,7 +101,11 @@ def read_actions(hardware: Hardware, pe: str, load: PeLoad) -> tuple[Action, Act
         converting = 0 if pe_model.pipelined else load.mux_steps(hardware) * pe_model.adc.cycles_per_conversion
         driven_s = (crossbar.read_cycles + converting) * 1e-6 / hardware.chip.clock_mhz
         read = replace(read, energy_pj=load.power_w * driven_s * 1e12)
-    return drive, read
+    if not hardware.counts_rows:
+        return drive, read
+    rows = load.active_rows
+    count = priced_action(hardware, f"{pe}.row_counter", ("row_counter", "count"), load.n_tokens, count=rows, rows=rows)
+    return drive, count, read
 
 
 def write_action(hardware: Hardware, pe: str, n_tokens: int, n_rows: int, n_cols: int) -> Action:

@@ -44,7 +44,7 @@ ACTIONS = {
     "global_buffer": ("read", "write"),
 }
 """Actions that the simulation of a crossbar chip counts; a cost library must price all of them, and those of
-DRAM and index tables if any."""
+DRAM, index tables and row counters if any."""
 
 ARRAY_ACTIONS = {
     "scratchpad": ("access",),
@@ -166,8 +166,9 @@ def needed_actions(hardware: AnyHardware) -> dict[str, tuple[str, ...]]:
     if isinstance(hardware, SystolicArray):
         pe = hardware.array.pe
         actions = ARRAY_ACTIONS | {f"{pe.mac}_mac": ("cycle", "accumulate"), pe.neuron: ("cycle", "update")}
-    elif hardware.mapping.squeeze != "none":
-        actions = ACTIONS | {"index_table": ("read",)}
+    else:
+        actions = ACTIONS | ({"index_table": ("read",)} if hardware.mapping.squeeze != "none" else {})
+        actions = actions | ({"row_counter": ("count",)} if hardware.counts_rows else {})
     return actions | ({f"dram_{dram.kind}": ("read", "write")} if dram.is_present else {})
 
 

@@ -33,6 +33,7 @@ def pe_parts(hardware: Hardware) -> list[Part]:
     return [
         _part(hardware, "fetch", "fetch", bits=n_rows),
         _part(hardware, "row_driver", "row_driver", n_rows),
+        *([_part(hardware, "row_counter", "row_counter", n_rows)] if hardware.counts_rows else ()),
         _part(hardware, "crossbar", "crossbar", pe.crossbars),
         _part(hardware, "mux", "mux", n_adcs),
         _part(hardware, "adc", "adc", n_adcs),

@@ -39,6 +39,7 @@ _KIND_LABELS = {
     "port": "tile ports",
     "product_unit": "product units",
     "router": "NoC routers",
+    "row_counter": "row counters",
     "row_driver": "row drivers",
     "scratchpad": "scratchpads",
     "shift_add": "shift-and-add",
