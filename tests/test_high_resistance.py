@@ -1,16 +1,29 @@
 """Encodings towards high resistance and crossbars of swapped polarity: equal products, cells that conduct less."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodal_analysis import Mesh, column_currents, node_voltages
 from test_encoding import integers
+from test_inference import conv, neurons
+from test_nonideal_layers import G_OFF, G_ON, SEED, V_READ_V, WIRES, case, linear, programmed, random_inputs
+from test_squeezed_columns import EXACT, pruned, workload
 
 import archsim
 from archsim.analog.encoding import EncodedWeights, decode_columns, encode_weights
 from archsim.analog.polarity import swap_polarity
+from archsim.analog.product import hardware_sums
 from archsim.analog.resistance import Bank
+from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError
+from archsim.inference import infer
+from archsim.mapping import map_network
+
+LOW, SWAPPED = {"mapping.encoding": "high_resistance"}, {"mapping.polarity": "per_crossbar"}
 
 MATRICES = {
     "weight_bits": st.integers(2, 16),
@@ -126,3 +139,126 @@ def test_pairs_of_cells_refuse_both(key, value, usual):
         f"is at level 0 already; set mapping.{key}: {usual}, or tile.pe.crossbar.signed: diff or offset "
         f"(with --set mapping.{key}={value})"
     )
+
+
+# Layers
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A biased convolution, much of it pruned, whose weights lean to one side, and a fully connected layer."""
+    first = conv("conv", "input", (6, 6, 6), 20, seed=1)
+    first = pruned(replace(first, weights=first.weights + 0.1), 16, 0.5)
+    last = conv("fc", "conv", (720, 1, 1), 10, kernel=1, padding=0, neuron=neurons("accumulate"), seed=3)
+    return workload([first, pruned(last, 16, 0.3)], (6, 6, 6))
+
+
+def small_chip(**changes):
+    base = {"rows": 16, "cols": 32, "bits_per_cell": 2}
+    crossbar = {f"tile.pe.crossbar.{key}": value for key, value in base.items()}
+    return archsim.load_hardware("spikesim-rram-64", crossbar | {"tile.pe.crossbars": 3} | EXACT | changes)
+
+
+@pytest.mark.parametrize("signed", ["diff", "offset"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tile.pe.column_merge": "digital"},
+        {"mapping.layout": "dense", "mapping.bias": "row"},
+        {"mapping.squeeze": "rows"},
+        {"mapping.squeeze": "columns"},
+        {"mapping.fc": "stream", "tile.pe.column_merge": "digital"},
+    ],
+    ids=lambda changes: " ".join(f"{value}" for value in changes.values()),
+)
+def test_a_network_on_ideal_cells_spikes_as_it_did(network, signed, changes):
+    changes = {"tile.pe.crossbar.signed": signed, **changes}
+    usual, *others = (
+        infer(map_network(small_chip(**changes, **more), network), network, 2)
+        for more in ({}, LOW, SWAPPED, LOW | SWAPPED)
+    )
+    for other in others:
+        assert other.outputs == pytest.approx(usual.outputs, abs=1e-9)
+        for name, layer in usual.layers.items():
+            np.testing.assert_array_equal(other.layers[name].spikes, layer.spikes)
+
+
+@pytest.mark.parametrize(
+    ("policy", "seen"),
+    [
+        ({"encoding": "high_resistance"}, {"as they are", "negated"}),
+        ({"polarity": "per_crossbar"}, {"as they are", "swapped"}),
+        ({"encoding": "high_resistance", "polarity": "per_crossbar"}, {"as they are", "negated", "swapped"}),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_sums_of_negated_and_swapped_columns_are_those_of_the_physical_arrays(policy, seen):
+    """Crossbars with wires, solved node by node; levels, signs and lifts are chosen here by trying all."""
+    array = {"bits_per_cell": 4, "device": {"r_on_ohm": 2e4, "r_off_ohm": 2e5}}
+    item = case(linear(20, 9), merge="digital", array=array, **policy)
+    weights = item.layer.full_weights[:, :, 0, 0].T.astype(int)
+    weights[:12] -= 5 * (weights[:12] > 2)
+    weights[12:] = np.abs(weights[12:]) // 2 + 4
+    item = replace(item, layer=replace(item.layer, weights=weights.T[:, :, None, None].astype(float)))
+    layer, rows = programmed(item, SEED)
+    inputs = random_inputs(item)
+    step, expected, kinds = (G_ON - G_OFF) / 15, np.zeros((len(inputs), 9)), set()
+    for part in (slice(0, 12), slice(12, 20)):
+        held, driven = weights[part], inputs[:, part, 0, 0].numpy()
+        levels, signs, lifts = np.zeros_like(held), np.ones(9), np.zeros_like(held)
+        for col in range(9):
+            tried = []
+            for sign in (1, -1) if "encoding" in policy else (1,):
+                values = sign * held[:, col]
+                for lift in (max(0, -values.min()), 8) if "encoding" in policy else (8,):
+                    stored = np.where(values < 0, values + lift, values)
+                    tried.append((stored.sum(), len(tried), stored, sign))
+            _, _, levels[:, col], signs[col] = min(tried, key=lambda found: found[:2])
+            lifts[:, col] = levels[:, col] - signs[col] * held[:, col]
+        largest = levels.max()
+        is_swapped = "polarity" in policy and levels.sum() > (largest - levels).sum()
+        kinds |= {"swapped" if is_swapped else "as they are"} | ({"negated"} if -1 in signs else set())
+        g = np.full((12, 10), G_OFF)
+        g[12 - len(held) :, :9] += step * (largest - levels if is_swapped else levels)
+        volts = np.zeros((len(inputs), 12))
+        volts[:, 12 - len(held) :] = V_READ_V * driven
+        mesh = Mesh(g, *WIRES.values())
+        sums = column_currents(mesh, node_voltages(mesh, volts)[1])[:, :9] / (V_READ_V * step)
+        sums -= G_OFF / step * driven.sum(1, keepdims=True)
+        sums = largest * driven.sum(1, keepdims=True) - sums if is_swapped else sums
+        expected += signs * (sums - driven @ lifts)
+    assert kinds == seen
+    found, _ = hardware_sums(layer, inputs, rows)
+    assert found[..., 0, 0].numpy() == pytest.approx(expected, abs=1e-3 * expected.std())
+    assert np.abs(expected - inputs[..., 0, 0].numpy() @ weights).max() > 1
+
+
+# Costs
+
+
+def simulated(network, **changes):
+    hardware = small_chip(**changes)
+    mapping = map_network(hardware, network)
+    return simulate_activity(mapping, network, infer(mapping, network, 1))
+
+
+def test_driven_rows_are_counted_and_the_count_is_added(network):
+    plain, swapped = (simulated(network, **more) for more in ({}, SWAPPED))
+    library = small_chip().library
+    kinds = swapped.components.groupby("kind")
+    drives = kinds["n_actions"].sum()["row_driver"]
+    energy, area = (kinds[key].sum()["row_counter"] for key in ("energy_dynamic_pj", "area_um2"))
+    n_pes = (swapped.components["kind"] == "row_counter").sum()
+    assert energy == pytest.approx(drives * library.energy_pj("row_counter", "count"))
+    assert area == pytest.approx(n_pes * 3 * 16 * library.area_um2("row_counter"))
+    subtractions = [
+        int(result.events.loc[result.events["action"] == "subtract", "count"].sum()) for result in (plain, swapped)
+    ]
+    assert 2 * subtractions[1] == 3 * subtractions[0] > 0
+    assert plain.summary["latency_ps"] == swapped.summary["latency_ps"]
+
+
+@pytest.mark.parametrize("more", [LOW, {"tile.pe.crossbar.signed": "offset", **SWAPPED}])
+def test_nothing_is_counted_where_no_count_is_needed(network, more):
+    assert "row_counter" not in set(simulated(network, **more).components["kind"])

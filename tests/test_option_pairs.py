@@ -32,6 +32,7 @@ OPTIONS = [
     {"mapping.placement": "traffic"},
     {"mapping.bias": "row"},
     {"mapping.unused_cells": "open"},
+    {"tile.pe.crossbar.signed": "diff", "mapping.encoding": "high_resistance", "mapping.polarity": "per_crossbar"},
     {"mapping.calibration": "batch_norm"},
     {"mapping.input_coding": "binary"},
     {"mapping.input_bits": 1},

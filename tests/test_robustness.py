@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import archsim
-from archsim.analysis.robustness import JOINT, robustness
+from archsim.analysis.robustness import JOINT, _repairs, robustness
 from archsim.cli import main
 from archsim.errors import ConfigError, WorkloadError
+from archsim.hardware.reader import change_hardware
 from archsim.report.robustness_page import as_json, robustness_page, verdict
 
 FAULTY = {
@@ -81,6 +82,17 @@ def test_repairs_are_sorted_by_what_they_cost(found):
     words = by_name(found.repairs)
     assert words["digital gains: layer"].gain_words == 3
     assert words["digital gains: batch_norm"].gain_words == 3 + 2 * (128 + 64 + 10)
+
+
+def test_cells_at_higher_resistance_are_tried_where_signs_allow_them():
+    signed = "tile.pe.crossbar.signed"
+    diff, pairs = (dict(_repairs(archsim.load_hardware("demo", {signed: s}))) for s in ("diff", "differential"))
+    assert diff["cells at higher resistance"] == {"mapping.encoding": "high_resistance"}
+    assert diff["crossbars of swapped polarity"] == {"mapping.polarity": "per_crossbar"}
+    assert not {"cells at higher resistance", "crossbars of swapped polarity"} & set(pairs)
+    swapped = archsim.load_hardware("demo", {signed: "diff", "mapping.polarity": "per_crossbar"})
+    changed = change_hardware(swapped, dict(_repairs(swapped))["signs: differential"])
+    assert changed.mapping.polarity == "as_is"
 
 
 def test_a_size_is_within_budget_or_not(found):

@@ -313,7 +313,15 @@ def _repairs(hardware: Hardware) -> Iterator[tuple[str, Change]]:
             yield f"{side} from both ends", {f"{_CROSSBAR}.{end}": "both_sides"}
     for signed in ("differential", "differential_arrays", "offset"):
         if crossbar.signed != signed:
-            yield f"signs: {signed}", {f"{_CROSSBAR}.signed": signed, _TILES: "auto"}
+            of_pairs = {} if signed == "offset" else {"mapping.encoding": "standard", "mapping.polarity": "as_is"}
+            yield f"signs: {signed}", {f"{_CROSSBAR}.signed": signed, _TILES: "auto", **of_pairs}
+    if not crossbar.signed.startswith("differential"):
+        for name, key, value in (
+            ("cells at higher resistance", "encoding", "high_resistance"),
+            ("crossbars of swapped polarity", "polarity", "per_crossbar"),
+        ):
+            if getattr(policy, key) != value:
+                yield name, {f"mapping.{key}": value}
     if crossbar.device.physics.age_s > 0:
         yield "written again", {f"{_DEVICE}.age_s": 0.0}
     half = crossbar.rows // 2
