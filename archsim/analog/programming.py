@@ -5,6 +5,7 @@ Entry points: `program_layer` for weights, `program_operand` for cells that are 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import torch
@@ -202,19 +203,24 @@ def _array_places(geometry: LayerGeometry, encoded: EncodedWeights, hardware: Ha
 def _banks(geometry: LayerGeometry, shape: torch.Size, hardware: Hardware) -> list[Bank]:
     """What shares bit lines: with analog column merge the crossbars of a PE, else every crossbar.
 
-    `shape` is that of the weights, (kernel_h, kernel_w, in_channel + bias row, out_channel).
+    PEs that hold the same rows of a column block, as squeezed columns have them, count as one, because a layer has one
+    reference column for a row and a column block.
+
+    Args:
+        geometry: How the layer is cut into crossbars.
+        shape: Shape of the weights, (kernel_h, kernel_w, in_channel + bias row, out_channel).
+        hardware: The chip.
     """
-    banks = []
+    is_merged = hardware.tile.pe.column_merge == "analog"
+    found: dict[tuple[CrossbarRows, int], list[Tensor]] = defaultdict(list)
     for row_block, crossbars in enumerate(geometry.row_blocks):
-        merged = hardware.tile.pe.column_merge == "analog"
-        for segments in [tuple(row_segments(crossbars))] if merged else crossbars:
-            rows = _flat_rows(segments, shape)
-            banks += [
-                Bank(rows, geometry.outputs_of(row_block, col_block), col_block)
-                for col_block in range(len(geometry.col_blocks))
-                if (row_block, col_block) in geometry.pairs
-            ]
-    return banks
+        for segments in [tuple(row_segments(crossbars))] if is_merged else crossbars:
+            for col_block in range(len(geometry.col_blocks)):
+                if (row_block, col_block) in geometry.pairs:
+                    found[segments, col_block].append(geometry.outputs_of(row_block, col_block))
+    return [
+        Bank(_flat_rows(segments, shape), torch.cat(cols), col_block) for (segments, col_block), cols in found.items()
+    ]
 
 
 def _flat_rows(segments: CrossbarRows, shape: torch.Size) -> Tensor:
