@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference import conv, neurons
+from test_joins import random_workload
 from test_squeeze import chip
 
 import archsim
@@ -301,6 +302,61 @@ def test_layers_whose_sums_meet_share_their_column_blocks():
     np.testing.assert_array_equal(found.outputs, expected.outputs)
     one, other = (simulate_activity(packed, work, found, engine=name) for name in ("simpy", "compiled"))
     assert one.summary["latency_ps"] == other.summary["latency_ps"]
+
+
+@pytest.mark.parametrize("squeeze", ["rows", "columns"])
+def test_spikes_that_no_row_reads_still_arrive(squeeze):
+    """The last 16 channels of the first layer, a column block of their own, have no weight to the second layer."""
+    first = conv("first", "input", (4, 3, 3), 32, seed=1)
+    second = conv("second", "first", (32, 3, 3), 4, neuron=neurons("accumulate"), seed=2)
+    weights = second.weights.copy()
+    weights[:, 16:] = 0
+    work = workload([first, replace(second, weights=weights)], (4, 3, 3))
+    mapping, result = simulated(chip(**BANDS, **{"mapping.squeeze": squeeze}), work)
+    assert len(mapping.layer("first").col_blocks) == 2
+    (sent,) = result.movement.query("source == 'first' and level == 'noc' and destination == 'second'").itertuples()
+    assert (sent.packets, sent.bits) == (2 * 2 * 9, 32 * 2 * 9)  # blocks, timesteps, positions
+
+
+def random_chip(rng) -> dict:
+    """Crossbars of four rows, and options that touch columns, sums or what joins them."""
+    options = {
+        "tile.pe.crossbar.cols": (4, 6, 8),
+        "tile.pe.crossbar.signed": ("diff", "differential", "offset"),
+        "tile.pe.crossbars": (1, 2, 3),
+        "tile.pe.column_merge": ("analog", "digital"),
+        "tile.pe.pipelined": (False, True),
+        "tile.pes": (1, 2, 3, 4),
+        "tile.silent_sums": ("send", "flag"),
+        "chip.neuron.level": ("tile", "chip"),
+        "chip.noc.spike_encoding": ("bitmap", "address_event"),
+        "mapping.share_tiles": (False, True),
+        "mapping.fc": ("whole", "stream"),
+        "mapping.first_layer": ("repeat", "digital"),
+        "mapping.replication": ("none", 2),
+        "mapping.schedule": ("pipelined", "layer_by_layer"),
+    }
+    chosen = {key: values[rng.integers(len(values))] for key, values in options.items()}
+    return chosen | {"tile.pe.crossbar.rows": 4, "tile.pe.crossbar.zero_skip": True, **EXACT}
+
+
+@pytest.mark.many_seeds
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_random_networks_on_random_chips_stay_what_they_are(seed):
+    """Shortcuts, recurrence, groups: packed columns give the values of the dense layout, and both executions agree."""
+    rng, whole = np.random.default_rng(seed), random_workload(seed)
+    changes, share = random_chip(rng), float(rng.choice([0.3, 0.6, 0.9]))
+    band = 4 * changes["tile.pe.crossbars"]
+    layers = tuple(pruned(layer, band, share, seed + place) for place, layer in enumerate(whole.network.layers))
+    work = replace(whole, network=replace(whole.network, layers=layers))
+    packed, dense = (map_network(chip(**changes, **more), work) for more in (SQUEEZED, DENSE))
+    found, expected = (infer(mapping, work, 1) for mapping in (packed, dense))
+    for name, values in expected.layers.items():
+        np.testing.assert_array_equal(found.layers[name].spikes, values.spikes)
+    np.testing.assert_array_equal(found.outputs, expected.outputs)
+    one, other = (simulate_activity(packed, work, found, engine=name) for name in ("simpy", "compiled"))
+    assert one.summary["latency_ps"] == other.summary["latency_ps"]
+    assert one.summary["energy_pj"] == other.summary["energy_pj"]
 
 
 # What cannot be

@@ -104,6 +104,8 @@ class Intake:
         blocks = {pe.row_block for pe in pes}
         spans = {(first, last) for block in blocks for held in layer.row_blocks[block] for _, _, first, last in held}
         rows = {(first, last) for first, last in spans if first < layer.n_channels}
+        if tile == layer.tiles[0]:
+            rows |= _without_rows(layer)
         # a digital unit reads all channels; a tile of nothing but a bias row starts when the first channel arrives
         rows = rows or {(0, spec.in_shape[0] if layer.is_digital else 1)}
         feeds = [_Feed(spec.source, source) for source in self._senders(layer, spec.source, rows)]
@@ -162,3 +164,13 @@ class Intake:
         path = f"tile{tile}.buffer"
         assert store.movement is not None, "a packet that is stored has moved"
         return Arrival(self.mapping.nodes[tile], target, (store.at(path, replace(store.movement, destination=path)),))
+
+
+def _without_rows(layer: LayerMapping) -> set[tuple[int, int]]:
+    """Channels that squeezing left without a row anywhere; their spikes still come, to the layer's first tile."""
+    if layer.squeeze == "none":
+        return set()
+    unread = set(range(layer.n_channels))
+    for segments in [rows for block in layer.row_blocks for rows in block]:
+        unread -= {channel for _, _, first, last in segments for channel in range(first, last)}
+    return {(channel, channel + 1) for channel in unread}
