@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 REPORTS = Path(__file__).resolve().parent
+N_SEEDS = 5
 Point = dict[str, float]
 
 
@@ -38,8 +39,12 @@ class Study:
 
     @property
     def seeds(self) -> range:
-        """Seeds that are averaged over."""
-        return range(2 if self.small else 5)
+        """Seeds that are averaged over, where nothing else is said."""
+        return self.some_seeds(N_SEEDS)
+
+    def some_seeds(self, full: int) -> range:
+        """The first seeds, `full` of them but for the small version."""
+        return range(2 if self.small else full)
 
     def epochs(self, full: int) -> int:
         """Epochs of a training."""
@@ -63,11 +68,13 @@ class Study:
         print(f"{self.name}: {name} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
         return values
 
-    def over_seeds(self, name: str, settings: Mapping[str, object], compute: Callable[[int], Point]) -> Figures:
+    def over_seeds(
+        self, name: str, settings: Mapping[str, object], compute: Callable[[int], Point], n_seeds: int = N_SEEDS
+    ) -> Figures:
         """A point for every seed."""
         points = [
             self.point(f"{name}_seed{seed}", {**settings, "seed": seed}, lambda seed=seed: compute(seed))
-            for seed in self.seeds
+            for seed in self.some_seeds(n_seeds)
         ]
         return Figures({key: np.array([point[key] for point in points]) for key in points[0]})
 
@@ -100,6 +107,11 @@ class Figures:
     def text(self, key: str) -> str:
         """Mean and standard deviation over the seeds."""
         return f"{self.values[key].mean():.1f} ± {self.values[key].std():.1f}"
+
+    def brief(self, key: str) -> str:
+        """Mean to four digits, with the standard deviation where it shows in them."""
+        mean, spread = self.mean(key), float(self.values[key].std())
+        return f"{mean:,.4g}" if spread < 5e-4 * abs(mean) else f"{mean:,.4g} ± {spread:.2g}"
 
 
 GATES = ["| criterion | found | holds |", "|---|---|---|"]
