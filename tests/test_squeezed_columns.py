@@ -302,6 +302,9 @@ def test_layers_whose_sums_meet_share_their_column_blocks():
     np.testing.assert_array_equal(found.outputs, expected.outputs)
     one, other = (simulate_activity(packed, work, found, engine=name) for name in ("simpy", "compiled"))
     assert one.summary["latency_ps"] == other.summary["latency_ps"]
+    mapped, added = packed.layer("sum"), one.events.query("layer == 'sum' and action == 'add'")
+    # a vector of all outputs joins, so every column of the layer's own is added
+    assert int(added["count"].sum()) == 2 * 25 * sum(mapped.width_of(pe) for pe in mapped.pes)
 
 
 @pytest.mark.parametrize("squeeze", ["rows", "columns"])
