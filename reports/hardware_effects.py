@@ -1,33 +1,23 @@
-"""What fewer timesteps and pruning do to a chip: `python reports/hardware_effects.py [--small]`.
+"""What fewer timesteps do to a chip: `python reports/hardware_effects.py [--small]`.
 
-Writes reports/hardware-effects/README.md: `digits-cnn` run for 1 to 8 timesteps, its samples that end when the network
-is sure of them, and VGG11's shapes with squeezed rows. Nothing is trained. Interrupted runs go on where they ended.
+Writes reports/hardware-effects/README.md: `digits-cnn` run for 1 to 8 timesteps, and its samples that end when the
+network is sure of them. Nothing is trained. Interrupted runs go on where they ended.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
-import torch
 from study import GATES, Point, Study, study, table
 
 import archsim
-from archsim.inference import assumed_activity, recording_of
-from archsim.training import Net, Neuron, Weighted, kept, prune
-from archsim.workload.builders import vgg11
-from archsim.workload.model import Workload
-from archsim.workload.network import Network
 
 CHIP, NETWORK = "spikesim-rram-64", "digits-cnn"
 TIMESTEPS = (1, 2, 4, 8)
 CONFIDENCE = 0.8
 N_SAMPLES = 10
 POLICIES = ("drain", "squash", "wait")
-SPARSITIES = (0.5, 0.8, 0.9)
-RATE = 0.1
 UNITS = {"latency_ps": ("latency [us]", 1e-6), "energy_dynamic_pj": ("dynamic energy [nJ]", 1e-3)}
-SIZES = {"area_um2": ("area [mm2]", 1e-6), "n_crossbars": ("crossbars", 1.0)}
 
 
 def timesteps(this: Study) -> dict[int, Point]:
@@ -63,43 +53,12 @@ def exits(this: Study) -> dict[str, Point]:
     }
 
 
-def squeezed(this: Study) -> dict[str, Point]:
-    """VGG11's shapes with random weights and assumed spikes, by row sparsity."""
-
-    def compute(sparsity: float) -> Point:
-        shapes = vgg11()
-        rates = {name: (RATE,) for name in ("input", *(layer.name for layer in shapes.layers))}
-        workload = Workload("vgg11", shapes, 1, None, assumed_rates=rates)
-        recording = recording_of(assumed_activity(workload, 1, 0), workload)
-        changes = {"mapping.layout": "dense"}
-        if sparsity:
-            changes = {"mapping.squeeze": "rows"}
-            workload = replace(workload, network=pruned(vgg11(seed=0), sparsity))
-        summary = archsim.simulate(archsim.load_hardware(CHIP, changes), replace(workload, recording=recording)).summary
-        return {key: summary[key] for key in (*UNITS, *SIZES)}
-
-    wanted = () if this.small else (0.0, *SPARSITIES)
-    return {f"{s}": this.point(f"squeezed_{s}", {"rate": RATE}, lambda s=s: compute(s)) for s in wanted}
-
-
-def pruned(network: Network, sparsity: float) -> Network:
-    """A network whose weakest row segments of 64 columns are zero, all layers but the last."""
-    layers = [Weighted(torch.as_tensor(layer.weights).squeeze()) for layer in network.layers]
-    net = Net(layers, Neuron())
-    kept(net, prune(net, "rows", sparsity, 64))
-    held = [
-        replace(layer, weights=weighted.weight.detach().numpy().reshape(layer.weights.shape))
-        for layer, weighted in zip(network.layers, net.weighted_layers(), strict=True)
-    ]
-    return replace(network, layers=tuple(held))
-
-
 def main() -> int:
     """Compute what is missing and write the tables."""
     this = study("hardware-effects", __doc__)
-    by_steps, ended, shapes = timesteps(this), exits(this), squeezed(this)
+    by_steps, ended = timesteps(this), exits(this)
     lines = [
-        "# What fewer timesteps and pruning do to a chip",
+        "# What fewer timesteps do to a chip",
         "",
         f"Command: `python reports/hardware_effects.py`. Chip `{CHIP}`.",
         "",
@@ -123,22 +82,10 @@ def main() -> int:
         ),
         "",
     ]
-    if shapes:
-        lines += [
-            "## VGG11 for CIFAR-10 by row sparsity (XRS), `mapping.squeeze: rows`",
-            "",
-            f"Random weights, assumed rate {RATE}, one timestep, index tables included; sparsity 0: dense layout.",
-            "",
-            *table(
-                ["sparsity", *(name for name, _ in (UNITS | SIZES).values())],
-                [[name, *_costs(part)] for name, part in shapes.items()],
-            ),
-            "",
-        ]
-    return this.write([*lines, *criteria(this, by_steps, ended, shapes)])
+    return this.write([*lines, *criteria(this, by_steps, ended)])
 
 
-def criteria(this: Study, by_steps: dict[int, Point], ended: dict[str, Point], shapes: dict[str, Point]) -> list[str]:
+def criteria(this: Study, by_steps: dict[int, Point], ended: dict[str, Point]) -> list[str]:
     """Table of pass criteria."""
     rows = ["## Criteria", "", *GATES]
     ratios = [by_steps[8][key] / by_steps[1][key] for key in UNITS]
@@ -149,13 +96,6 @@ def criteria(this: Study, by_steps: dict[int, Point], ended: dict[str, Point], s
     wasted = [ended[policy]["wasted"] for policy in POLICIES]
     text = ", ".join(map(_percent, wasted))
     rows.append(this.gate("waste: drain above squash above wait", text, wasted[0] > wasted[1] > wasted[2] == 0))
-    if shapes:
-        found = [part["n_crossbars"] for part in shapes.values()]
-        text = ", ".join(f"{count:.0f}" for count in found)
-        rows.append(this.gate("crossbars fall with row sparsity", text, found == sorted(found, reverse=True)))
-        found = [part["energy_dynamic_pj"] * 1e-3 for part in shapes.values()]
-        text = ", ".join(f"{energy:.4g}" for energy in found)
-        rows.append(this.gate("energy falls with row sparsity", text, found == sorted(found, reverse=True)))
     return rows
 
 
@@ -173,7 +113,7 @@ def _percent(share: float) -> str:
 
 
 def _costs(part: Point) -> list[str]:
-    return [f"{part[key] * factor:,.4g}" for key, (_, factor) in (UNITS | SIZES).items() if key in part]
+    return [f"{part[key] * factor:,.4g}" for key, (_, factor) in UNITS.items()]
 
 
 if __name__ == "__main__":
