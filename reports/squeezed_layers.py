@@ -136,7 +136,7 @@ def main() -> int:
         "Where nine crossbars share bit lines, converters of the first layer set the pace: fewer columns (C/F, XCS)",
         "shorten their turns, fewer rows (XRS) do not, and index tables of rows are read with every fetch. Where each",
         "crossbar is a PE, partial sums that arrive over the NoC set the pace, and fewer rows make fewer of them. At",
-        "equal sparsity XRS saves more crossbars: rows are packed over the whole kernel, columns over a PE's rows only.",
+        "equal sparsity XRS saves more crossbars: rows are packed over the whole kernel, columns over those of a PE.",
         "",
     ]
     return this.write([*lines, *criteria(this, found)])
