@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from archsim.analysis.early_exit import exits, part_of
 
 import archsim
-from archsim.analysis.early_exit import exits, part_of
 from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError, MappingError, WorkloadError
 

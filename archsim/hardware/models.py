@@ -430,6 +430,14 @@ class MappingPolicy(Part):
     """What pruning left empty is left out, whatever the layout. `rows`: each column block packs only rows with a weight
     to it; index tables in the PEs say which input drives a row. `columns`: each PE packs only columns with a weight on
     its rows, of wider column blocks; tables at the accumulators say which output a column adds to."""
+    early_exit: Literal["none", "drain", "squash", "wait"] = "none"
+    """Whether a sample ends once the network is sure of it, and what becomes of later timesteps that began before: they
+    run on (`drain`), or start no further service (`squash`); with `wait` none begins before the one before it has been
+    judged."""
+    exit_confidence: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Confidence from which a sample ends: the largest softmax of exit_gain x outputs / timesteps (DT-SNN)."""
+    exit_gain: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Factor of the outputs that confidence is found from: that of the logits in the training's loss."""
     fc: Literal["whole", "stream"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
     drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""
