@@ -34,7 +34,7 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
     _kept_sums_never_change(hardware, network)
     _batched_timesteps_do_not_come_back(hardware, network)
     _squeezed_weights_are_known(hardware, network)
-    _samples_can_end(hardware)
+    _samples_can_end(hardware, network)
 
 
 def _balance_has_spare_tiles(hardware: Hardware) -> None:
@@ -120,7 +120,7 @@ def _squeezed_weights_are_known(hardware: Hardware, network: Network) -> None:
         )
 
 
-def _samples_can_end(hardware: Hardware) -> None:
+def _samples_can_end(hardware: Hardware, network: Network) -> None:
     policy = hardware.mapping
     if policy.early_exit == "none":
         return
@@ -145,6 +145,12 @@ def _samples_can_end(hardware: Hardware) -> None:
         raise MappingError(
             f"{waits}chip.dram.input is load, which fetches timesteps ahead. "
             "Set chip.dram.input: on_chip, or mapping.early_exit: drain or squash."
+        )
+    recurrent = next((layer.name for layer in network.layers if layer.delayed), None)
+    if policy.early_exit == "wait" and recurrent is not None:
+        raise MappingError(
+            f"{waits}layer '{recurrent}' (delayed: true) begins with what the timestep before emitted, judged or not. "
+            "Set mapping.early_exit: drain or squash."
         )
 
 
