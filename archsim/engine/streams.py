@@ -86,7 +86,7 @@ def first_starts_ps(done: Execution) -> np.ndarray:
     """When the first service of every timestep starts, int64, (sample, step); at the end of time for those without."""
     found = np.full((done.activity.n_samples, done.activity.n_timesteps), np.iinfo(np.int64).max)
     for lane, times in zip(done.netlist.lanes(), done.trace.lanes, strict=True):
-        if lane.steps == (0, done.activity.n_timesteps):
+        if lane.actions and lane.steps == (0, done.activity.n_timesteps):  # others only ask for what comes next
             np.minimum.at(found, frames_of(lane), times.start_ps)
     return found
 
@@ -120,14 +120,14 @@ def _begun(begun: np.ndarray, exits: np.ndarray, starts_ps: np.ndarray, decided:
     The timestep behind the last one of a sample would have come in place of the next sample's first. Nothing comes
     behind the last sample, so it keeps all its timesteps until those before it are settled.
     """
-    n_timesteps, last = starts_ps.shape[1], len(begun) - 1
-    step = np.arange(n_timesteps)
-    in_time = (step < exits[:, None]) | (starts_ps <= decided[:, None])
+    n_timesteps = starts_ps.shape[1]
+    in_time = (np.arange(n_timesteps) < exits[:, None]) | (starts_ps <= decided[:, None])
     following = np.minimum(in_time.cumprod(axis=1).sum(axis=1), begun)
-    is_short = (following == begun) & (begun < n_timesteps)
-    is_short[:last] &= starts_ps[1:, 0] <= decided[:last]
-    is_short[last] = (following[:last] + is_short[:last] != begun[:last]).any()
-    return np.where(is_short, np.where(np.arange(len(begun)) == last, n_timesteps, begun + 1), following)
+    is_short = (following[:-1] == begun[:-1]) & (begun[:-1] < n_timesteps) & (starts_ps[1:, 0] <= decided[:-1])
+    following[:-1] += is_short
+    if (following[:-1] != begun[:-1]).any():
+        following[-1] = n_timesteps
+    return following
 
 
 class _Alive:
