@@ -23,6 +23,7 @@ from archsim.activity import Activity
 from archsim.analysis.training_energy import training_energy
 from archsim.engine.platforms import check_buffers
 from archsim.engine.simulation import Progress, require_engine, simulate_activity
+from archsim.errors import ConfigError
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import load_hardware
 from archsim.hardware.systolic import AnyHardware, SystolicArray
@@ -38,6 +39,7 @@ from archsim.workload.model import Recording, Workload
 if TYPE_CHECKING:
     import pandas as pd
 
+    from archsim.analysis.early_exit import Policy
     from archsim.analysis.robustness import Robustness
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "Workload",
     "compare",
     "critical_path",
+    "early_exit",
     "explain",
     "explanation",
     "findings",
@@ -156,11 +159,35 @@ def robustness(
     chips: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
+    retrain_epochs: int = 10,
 ) -> Robustness:
-    """Where errors come from, how large crossbars may be, what helps; see `archsim.analysis.robustness.robustness`."""
-    from archsim.analysis.robustness import robustness as find  # imports torch when it runs
+    """Where errors come from, how large crossbars may be, what helps; see `archsim.analysis.robustness.robustness`.
 
-    return find(hardware, workload, budget, samples, chips, seed, progress)
+    The network is also retrained on the chip for `retrain_epochs`, unless that is 0; see `archsim.training.retrain`.
+    """
+    from archsim.analysis.robustness import robustness as find  # imports torch when it runs
+    from archsim.training.retraining import Retraining
+
+    if retrain_epochs < 0:
+        raise ConfigError(f"retrain_epochs is {retrain_epochs}; it must be at least 1, or 0 for no retraining")
+    tuner = Retraining(retrain_epochs) if retrain_epochs else None
+    return find(hardware, workload, budget, samples, chips, seed, progress, tuner)
+
+
+def early_exit(
+    hardware: Hardware,
+    workload: Workload,
+    confidence: float,
+    policy: Policy = "drain",
+    samples: int = 10,
+    seed: int = 0,
+    scale: float = 1.0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Samples that end when the network is sure of them; see `archsim.analysis.early_exit.early_exit`."""
+    from archsim.analysis.early_exit import early_exit as find  # imports torch when it runs
+
+    return find(hardware, workload, confidence, policy, samples, seed, scale, progress)
 
 
 def what_if(

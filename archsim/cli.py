@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DEFAULT_HARDWARE = "spikesim-rram-64"
 DEFAULT_WORKLOAD = "digits-cnn"
 WHOLE_RUN = "all"
+TUNED = "tuned"
+"""Stem of the files of a retrained network."""
 RUNS_FOLDER = Path("reports") / "runs"
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
@@ -146,6 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     robustness.add_argument("--samples", metavar="N", type=int, default=120, help="samples classified, at most")
     robustness.add_argument("--chips", metavar="N", type=int, default=1, help="chips that accuracy is a mean over")
     robustness.add_argument("--seed", metavar="S", type=int, default=0, help="seed of everything random")
+    robustness.add_argument(
+        "--retrain", metavar="EPOCHS", type=int, default=10, help="epochs of retraining on the chip; 0: not tried"
+    )
     _add_workload_options(robustness)
     _add_common_options(robustness)
     robustness.set_defaults(command=_robustness)
@@ -402,18 +407,24 @@ def _robustness(options: argparse.Namespace) -> int:
     from archsim.report import robustness_page as pages
     from archsim.report.page import Table
     from archsim.result import require_writable
+    from archsim.training.workload_files import require_nir, write_workload
 
     hardware, workload = _load(options)
     assert hardware is not None, "robustness always has a chip"
     assert workload is not None, "robustness always has a workload"
     if options.output is not None:
         require_writable(options.output)
+        if options.retrain:
+            require_nir()
     given = {name: getattr(options, name) for name in ("budget", "samples", "chips", "seed")}
     with _Progress(enabled=not options.json) as progress:
-        found = api.robustness(require_chip(hardware), workload, **given, progress=progress.update)
+        found = api.robustness(
+            require_chip(hardware), workload, **given, progress=progress.update, retrain_epochs=options.retrain
+        )
     page = pages.robustness_page(found, hardware.name, workload.name)
     if options.output is not None:
-        pages.write_robustness(found, page, options.output)
+        tuned = None if found.tuned is None else partial(write_workload, found.tuned, name=TUNED)
+        pages.write_robustness(found, page, options.output, tuned)
     if options.json:
         print(json.dumps(pages.as_json(found), indent=2))
         return 0
@@ -425,6 +436,8 @@ def _robustness(options: argparse.Namespace) -> int:
     print(page.verdict)
     if options.output is not None:
         print(f"report: {options.output / 'robustness.html'}")
+        if found.tuned is not None:
+            print(f"retrained network: archsim run {options.hardware} {options.output / TUNED}.yaml")
     return 0
 
 

@@ -70,8 +70,7 @@ def program_layer(
         crossbar.bits_per_cell,
         crossbar.signed,
         geometry.col_blocks,
-        policy.encoding,
-        banks,
+        banks if policy.encoding == "high_resistance" else None,
         swaps=policy.polarity == "per_crossbar",
     )
     if policy.polarity == "per_crossbar":

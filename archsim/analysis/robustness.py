@@ -13,6 +13,7 @@ import numpy as np
 
 from archsim.activity import Accuracy, Activity
 from archsim.analysis.candidates import Change
+from archsim.analysis.tuning import Tuner, samples_to_learn_from
 from archsim.errors import ConfigError, MappingError, WorkloadError
 from archsim.hardware.models import Hardware
 from archsim.hardware.reader import change_hardware
@@ -69,6 +70,9 @@ class Trial:
     """Area of all PEs and digital units in use."""
     gain_words: int | None = None
     """Numbers that the digital calibration keeps."""
+    n_epochs: int = 0
+    """How often weights were tuned on each of `n_tuning_samples`; 0: they stay as they are."""
+    n_tuning_samples: int = 0
     note: str = ""
     """Why the change cannot be made."""
 
@@ -92,8 +96,11 @@ class Robustness:
     sizes: tuple[Trial, ...]
     """The chip with square crossbars of every size."""
     repairs: tuple[Trial, ...]
-    """The chip with one repair each, the cheapest first: by area, then by numbers to keep; last the best together."""
+    """The chip with one repair each, the cheapest first: by area, then by numbers to keep; then retraining, the only
+    one that changes weights; last the best of the others together."""
     notes: tuple[str, ...]
+    tuned: Workload | None = None
+    """The judged samples with the retrained network; None without one."""
 
     @property
     def largest_size(self) -> Trial | None:
@@ -118,6 +125,7 @@ def robustness(
     chips: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
+    tuner: Tuner | None = None,
 ) -> Robustness:
     """Find what makes a network wrong on a chip and what helps.
 
@@ -129,6 +137,7 @@ def robustness(
         chips: Chips with devices of their own that accuracy is a mean over.
         seed: Seed of everything random.
         progress: Called after every trial.
+        tuner: Retrains the network, on samples that are not judged; None: that is not tried.
 
     Raises:
         ConfigError: The budget is outside its range.
@@ -137,6 +146,7 @@ def robustness(
     """
     if not 0 <= budget <= 1:
         raise ConfigError(f"budget is {budget!r}; the accuracy that may be lost is a share from 0 to 1")
+    given = workload
     workload, notes = _labelled(workload, samples)
     mapping = map_network(hardware, workload)
     n_traced = min(N_TRACED, _n_samples(workload))
@@ -157,7 +167,10 @@ def robustness(
             if progress is not None:
                 progress("trials", sum(map(len, found.values())) / n_trials)
     repairs = sorted(found["repairs"], key=_price)
-    joint = _joint(baseline, repairs)
+    joint, tuned = _joint(baseline, repairs), None
+    if tuner is not None:
+        trial, tuned = _retrained(tuner, hardware, given, workload, chips, seed, progress)
+        repairs.append(trial)
     if joint:
         repairs.append(_tried(JOINT, joint, hardware, workload, chips, seed))
     return Robustness(
@@ -170,6 +183,7 @@ def robustness(
         sizes=tuple(found["sizes"]),
         repairs=tuple(repairs),
         notes=(*notes, *activity.notes),
+        tuned=tuned,
     )
 
 
@@ -205,6 +219,26 @@ def _tried(name: str, changes: Change, hardware: Hardware, workload: Workload, c
     except (ConfigError, MappingError) as fault:
         return Trial(name, changes, note=" ".join(str(fault).split()))
     return _trial(name, changes, mapping, infer(mapping, workload, 1, seed, chips).accuracy)
+
+
+def _retrained(
+    tuner: Tuner,
+    hardware: Hardware,
+    given: Workload,
+    judged: Workload,
+    chips: int,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[Trial, Workload | None]:
+    """Accuracy of the chip with a retrained network, and the judged samples with it; or why it cannot be retrained."""
+    name = f"retrained for {tuner.n_epochs} epoch{'s' if tuner.n_epochs > 1 else ''}"
+    try:
+        taught = samples_to_learn_from(given, _n_samples(judged))
+        tuned = replace(judged, network=tuner.tune(hardware, taught, seed, progress))
+    except (ConfigError, MappingError, WorkloadError) as fault:
+        return Trial(name, {}, note=" ".join(str(fault).split())), None
+    trial = _tried(name, {}, hardware, tuned, chips, seed)
+    return replace(trial, n_epochs=tuner.n_epochs, n_tuning_samples=_n_samples(taught)), tuned
 
 
 def _trial(name: str, changes: Change, mapping: ChipMapping, accuracy: Accuracy) -> Trial:

@@ -58,6 +58,12 @@ class ChipLayer:
         return self.programmed if isinstance(self.programmed, ProgrammedLayer) else None
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether the same inputs give other sums at every timestep; those of a layer that is read once do not."""
+        is_read_once = self.layer.source == INPUT and self.policy.first_layer == "once"
+        return self.crossbars is not None and self.crossbars.is_noisy and not is_read_once
+
+    @property
     def n_bias_rows(self) -> int:
         """Bias rows; 0 where biases are added digitally."""
         return 0 if self.crossbars is None else self.crossbars.n_bias_rows
@@ -106,6 +112,24 @@ def program(
     )
 
 
+def rewritten(mapping: AnyMapping, mapped: LayerMapping | ArrayLayer, fitted: ChipLayer, chip: ChipSeed) -> ChipLayer:
+    """A layer of another chip, or with other weights, with the converter ranges, gains and V_mem store of a fitted one.
+
+    Args:
+        mapping: The network on the chip, with the weights to write.
+        mapped: The layer there, cut as the fitted one is.
+        fitted: The layer as it was fitted.
+        chip: Which chip to write to.
+    """
+    rows = fitted.first_rows or InputFormat(1)  # of other layers rows show what they take
+    layer = program(mapping, mapped, fitted.input_scale, rows, chip)
+    old = fitted.crossbars
+    if layer.crossbars is None or old is None:
+        return replace(layer, v_full_scale=fitted.v_full_scale)
+    programmed = replace(layer.crossbars, ranges=old.ranges, gains=old.gains, normalisation=old.normalisation)
+    return replace(layer, programmed=programmed, v_full_scale=fitted.v_full_scale)
+
+
 def _geometry(mapped: LayerMapping) -> LayerGeometry:
     pairs = frozenset((pe.row_block, pe.col_block) for pe in mapped.pes)
     layer = mapped.row_layer
@@ -152,6 +176,19 @@ def run_chip(chip: list[ChipLayer], values: np.ndarray, n_timesteps: int, compar
     return run_network([layer.layer for layer in chip], values, n_timesteps, run)
 
 
+def layer_sums(layer: ChipLayer, values: Tensor) -> Tensor:
+    """Weighted sums of input integers as the chip delivers them, bias included, in real units.
+
+    Args:
+        layer: A layer with weights, fitted.
+        values: Integers, shape (sample, step, channel, height, width); the sums are float64 of the same form.
+    """
+    inputs, rows, _ = _driven(layer, values)
+    sums, _ = _sums(layer, inputs.reshape(-1, *layer.row_shape), rows, None)
+    products = (sums * layer.input_scale).unflatten(0, inputs.shape[:2])
+    return products if layer.n_bias_rows else with_bias(layer.layer, products)
+
+
 def run_layer(
     layer: ChipLayer, arrived: Arrived, n_timesteps: int, state: State | None, compares: bool = False
 ) -> LayerRun:
@@ -161,8 +198,7 @@ def run_layer(
     is noise. With `mapping.first_layer: once` it is one read anyway.
     """
     inputs, rows, clipped = _driven(layer, arrived.values)
-    is_noisy = layer.crossbars is not None and layer.crossbars.is_noisy
-    if is_noisy and inputs.shape[1] == 1 and layer.policy.first_layer != "once":
+    if layer.is_noisy and inputs.shape[1] == 1:
         inputs, clipped = inputs.expand(-1, n_timesteps, -1, -1, -1), clipped * n_timesteps
     operand, clipped_operands = _held(layer, arrived.operand)
     n_samples, n_steps = inputs.shape[:2]

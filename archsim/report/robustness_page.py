@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ _LAYERS_TEXT = (
 )
 _REPAIRS_TEXT = (
     "Each was tried alone, sorted by the area of PEs and digital units, then by the numbers that digital calibration "
-    "keeps. What retraining gives is not tried here: it takes training data (archsim.training)."
+    "keeps. Retraining comes behind them, for it changes all weights: it costs runs of the chip, epochs times samples, "
+    "and those samples are not judged. The best together are hardware repairs, with the weights as they are."
 )
 
 
@@ -52,18 +53,27 @@ def verdict(found: Robustness) -> str:
 
 
 def as_json(found: Robustness) -> dict[str, Any]:
-    """Everything that was found, for files and pipes."""
+    """Everything that was found, for files and pipes; the retrained network is a file of its own."""
     answers = {"largest_size": found.largest_size, "cheapest_repair": found.cheapest_repair}
-    return asdict(found) | {name: None if trial is None else trial.name for name, trial in answers.items()}
+    fields = asdict(replace(found, tuned=None))
+    del fields["tuned"]
+    return fields | {name: None if trial is None else trial.name for name, trial in answers.items()}
 
 
-def write_robustness(found: Robustness, page: Page, folder: Path) -> None:
-    """Write `robustness.json`, `robustness.html` and `robustness.md` to a folder, which is made if need be."""
+def write_robustness(
+    found: Robustness, page: Page, folder: Path, write_more: Callable[[Path], None] | None = None
+) -> None:
+    """Write `robustness.json`, `robustness.html` and `robustness.md` to a folder, which is made if need be.
+
+    `write_more` is called with the folder to write what belongs to them: all files are written, or none.
+    """
 
     def write(target: Path) -> None:
         write_json(target / "robustness.json", {"format_version": FORMAT_VERSION, **as_json(found)})
         for suffix, text in (("html", render_html(page)), ("md", render_markdown(page))):
             (target / f"robustness.{suffix}").write_text(text, encoding="utf-8", newline="\n")
+        if write_more is not None:
+            write_more(target)
 
     write_together(folder, write)
 
@@ -142,4 +152,6 @@ def _gain(trial: Trial, baseline: Trial) -> float:
 
 
 def _changes(trial: Trial) -> str:
+    if trial.n_epochs:
+        return f"weights, tuned on {trial.n_epochs} x {trial.n_tuning_samples:,} samples"
     return ", ".join(f"{key}={value}" for key, value in trial.changes.items()) or DASH

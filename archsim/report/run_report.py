@@ -11,7 +11,6 @@ from archsim.report import (
     balance_sections,
     efficiency_section,
     energy_sections,
-    exit_section,
     floor_sections,
     movement_section,
     roofline_section,
@@ -36,7 +35,6 @@ SECTIONS: dict[str, tuple[Callable[[Result], Section | None], ...]] = {
         roofline_section.roofline,
         balance_sections.balance,
         activity_sections.timesteps,
-        exit_section.exits,
     ),
     "Energy and data": (
         energy_sections.energy_by_layer,

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from archsim.training.fitting import Recipe, accuracy, train
     from archsim.training.importing import export_network, import_network
     from archsim.training.net import Net, Neuron, Weighted, random_weight
+    from archsim.training.on_chip import OnChip
     from archsim.training.pruning import Squeezed, arrangement, footprint, kept, prune, squeeze, without_filters
     from archsim.training.repair import adapt_batch_norm, with_gains
+    from archsim.training.retraining import retrain
     from archsim.training.technology import Technology, WeightNoise
+    from archsim.training.workload_files import write_workload
 
 __all__ = [
     "Net",
     "Neuron",
+    "OnChip",
     "Recipe",
     "Squeezed",
     "Technology",
@@ -40,16 +44,19 @@ __all__ = [
     "network_nir",
     "prune",
     "random_weight",
+    "retrain",
     "squeeze",
     "sweep_cut_offs",
     "train",
     "with_gains",
     "without_filters",
+    "write_workload",
 ]
 
 _HOMES = {
     "Net": "net",
     "Neuron": "net",
+    "OnChip": "on_chip",
     "Recipe": "fitting",
     "Squeezed": "pruning",
     "Technology": "technology",
@@ -68,11 +75,13 @@ _HOMES = {
     "network_nir": "export",
     "prune": "pruning",
     "random_weight": "net",
+    "retrain": "retraining",
     "squeeze": "pruning",
     "sweep_cut_offs": "constraint",
     "train": "fitting",
     "with_gains": "repair",
     "without_filters": "pruning",
+    "write_workload": "workload_files",
 }
 """Module of every public name."""
 

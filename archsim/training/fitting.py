@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,14 @@ class Realisable(Protocol):
         """Cells of a layer on one chip."""
 
 
+@runtime_checkable
+class WholeChip(Protocol):
+    """Hardware that gets all layers at once, because it is fitted layer by layer: `on_chip.OnChip`."""
+
+    def cells(self, net: Net, chip: ChipSeed) -> list[Cells]:
+        """Cells of all layers on one chip."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How long and how fast to train: Adam, cross entropy."""
@@ -28,6 +36,8 @@ class Recipe:
     n_epochs: int = 30
     batch_size: int = 100
     learning_rate: float = 2e-3
+    is_relative: bool = False
+    """Whether the learning rate is a share of the RMS weight of each layer."""
     schedule: str = "cosine"
     """`cosine`: falls to zero once per epoch; `one_cycle`: rises and falls, once per batch."""
     logit_gain: float = 1.0
@@ -46,7 +56,7 @@ def train(
     inputs: Tensor,
     labels: Tensor,
     recipe: Recipe,
-    technology: Realisable | None = None,
+    technology: Realisable | WholeChip | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
     after_step: Callable[[Net], None] | None = None,
@@ -61,7 +71,7 @@ def train(
     Args:
         net: The network; left in evaluation mode.
         inputs: Shape (sample, ...); see `Net.run`.
-        labels: Class numbers, int64, shape (sample,).
+        labels: Class numbers, int64, shape (sample,); or probabilities of classes, shape (sample, class).
         recipe: How long and how fast.
         technology: The hardware in the loop; None for ideal weights.
         augment: Changes every batch of inputs.
@@ -72,7 +82,7 @@ def train(
     Returns:
         The network.
     """
-    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(_parameter_groups(net, recipe), lr=recipe.learning_rate)
     n_full = len(inputs) // recipe.batch_size
     n_batches = n_full + (recipe.keeps_rest and len(inputs) % recipe.batch_size > 0)
     scheduler = _scheduler(optimizer, recipe, n_batches)
@@ -108,12 +118,16 @@ def train(
     return net
 
 
-def realised(net: Net, technology: Realisable, chip: ChipSeed) -> list[Cells]:
+def realised(net: Net, technology: Realisable | WholeChip, chip: ChipSeed) -> list[Cells]:
     """What a chip makes of all layers of a network."""
+    if isinstance(technology, WholeChip):
+        return technology.cells(net, chip)
     return net.map(lambda layer, number: technology.realise(layer, f"layer{number}", chip))
 
 
-def accuracy(net: Net, inputs: Tensor, labels: Tensor, technology: Realisable | None = None, chip: int = 0) -> float:
+def accuracy(
+    net: Net, inputs: Tensor, labels: Tensor, technology: Realisable | WholeChip | None = None, chip: int = 0
+) -> float:
     """Share of samples classified right, on chip number `chip` of a technology or with ideal weights.
 
     Chips are numbered apart from those of training.
@@ -121,6 +135,16 @@ def accuracy(net: Net, inputs: Tensor, labels: Tensor, technology: Realisable | 
     with torch.no_grad():
         cells = None if technology is None else realised(net, technology, ChipSeed(1 << 31, chip))
         return float((net(inputs, cells).argmax(1) == labels).float().mean())
+
+
+def _parameter_groups(net: Net, recipe: Recipe) -> Iterable[dict[str, Any]]:
+    """Parameters, each layer's with a learning rate of its own if rates are relative."""
+    if not recipe.is_relative:
+        return [{"params": net.parameters()}]
+    return [
+        {"params": layer.parameters(), "lr": recipe.learning_rate * float(layer.weight.detach().square().mean().sqrt())}
+        for layer in net.weighted_layers()
+    ]
 
 
 def _scheduler(
