@@ -100,9 +100,11 @@ def test_packed_columns_compute_what_all_columns_do(seed, share, signed, crossba
         assert len(outputs) <= {"diff": 10, "differential": 5, "differential_arrays": 5, "offset": 9}[signed]
         for y, x, first, last in [segment for rows in mapped.row_blocks[pe.row_block] for segment in rows]:
             held[outputs, first:last, y, x] += 1
+    if signed == "offset":
+        assert len({(mapped.row_blocks[pe.row_block], pe.col_block) for pe in mapped.pes}) == len(mapped.pes)
     assert held.max() == 1
     assert (held[layer.weights != 0] == 1).all()
-    assert packed.n_crossbars <= whole.n_crossbars
+    assert packed.n_pes <= whole.n_pes
     assert 0 < packed.cell_utilisation <= 1
     found, expected = (infer(mapping, work, 1) for mapping in (packed, whole))
     np.testing.assert_array_equal(found.outputs, expected.outputs)
@@ -208,7 +210,7 @@ def test_a_layer_without_weights_keeps_a_column_per_block(by_hand):
     assert len(mapped.row_blocks) == 1
 
 
-def cheapest(fed: np.ndarray, width: int) -> int:
+def cheapest(fed: np.ndarray, width: int, in_one_pe: bool) -> int:
     """PEs of the best of all ways to cut the outputs into ranges, tried one by one."""
     n_bands, n_outputs = fed.shape
     costs = []
@@ -216,21 +218,22 @@ def cheapest(fed: np.ndarray, width: int) -> int:
         edges = [0, *(at + 1 for at in range(n_outputs - 1) if cuts >> at & 1), n_outputs]
         used = np.array([fed[:, first:last].sum(1) for first, last in pairwise(edges)])
         widths = np.diff(edges)
-        if ((used.sum(1) <= n_bands * width) | (widths == 1)).all():
+        fits = used.max(1) <= width if in_one_pe else used.sum(1) <= n_bands * width
+        if (fits | (widths == 1)).all():
             costs.append(int(np.maximum(-(-used // width).sum(1), 1).sum()))
     return min(costs)
 
 
 @settings(max_examples=60)
-@given(st.integers(0, 2**16), st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1))
-def test_no_other_column_blocks_take_fewer_pes(seed, n_outputs, n_bands, width, share):
+@given(st.integers(0, 2**16), st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1), st.booleans())
+def test_no_other_column_blocks_take_fewer_pes(seed, n_outputs, n_bands, width, share, in_one_pe):
     fed = np.random.default_rng(seed).random((n_bands, n_outputs)) >= share
-    cols = fewest_pes(fed, width, 1)
+    cols = fewest_pes(fed, width, 1, in_one_pe)
     assert [first for first, _ in cols] == [0, *(last for _, last in cols[:-1])]
     assert cols[-1][1] == n_outputs
     rows = tuple(((0, 0, band, band + 1),) for band in range(n_bands))
     _, outputs = packed_columns(tuple((row,) for row in rows), cols, fed, width)
-    assert len(outputs) == cheapest(fed, width)
+    assert len(outputs) == cheapest(fed, width, in_one_pe)
 
 
 @settings(max_examples=60)

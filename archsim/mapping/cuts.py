@@ -86,7 +86,8 @@ def _cut_columns(hardware: Hardware, network: Network, layers: list[Layer]) -> d
         cols, width = cut.cols, channels_per_crossbar(hardware, cut.layer)
         if together <= fed.keys():
             bands = np.concatenate([fed[other] for other in sorted(together)])
-            cols = fewest_pes(bands, width, hardware.chip.neuron.shared_channels)
+            has_reference = hardware.reference_cols > 0
+            cols = fewest_pes(bands, width, hardware.chip.neuron.shared_channels, has_reference)
         rows, outputs = packed_columns(cut.rows, cols, used, width)
         feeding = [[row for row in range(len(rows)) if (row, col) in outputs] for col in range(len(cols))]
         cuts[name] = replace(cut, rows=rows, cols=cols, feeding=feeding, outputs=outputs, squeeze="columns")

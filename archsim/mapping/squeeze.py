@@ -66,7 +66,7 @@ def fed_outputs(layer: Layer, rows: RowBlocks) -> np.ndarray:
     return fed
 
 
-def fewest_pes(fed: np.ndarray, width: int, n_shared: int) -> ColBlocks:
+def fewest_pes(fed: np.ndarray, width: int, n_shared: int, in_one_pe: bool = False) -> ColBlocks:
     """Column blocks whose bands take fewest PEs, found by dynamic programming; among equals, wide ones at the end.
 
     No block has more columns than one that is not squeezed, a full crossbar in every band: its accumulator
@@ -76,6 +76,7 @@ def fewest_pes(fed: np.ndarray, width: int, n_shared: int) -> ColBlocks:
         fed: Which output channels every band feeds, bool, shape (band, out_channel).
         width: Output channels that the columns of a crossbar hold.
         n_shared: Channels that share a neuron unit, and therefore a column block; `width` at most.
+        in_one_pe: Whether the columns of a band must fit in one PE, as where they share a reference column.
     """
     n_bands, n_outputs = fed.shape
     ends = np.minimum(np.arange(0, n_outputs + n_shared, n_shared), n_outputs)
@@ -84,7 +85,9 @@ def fewest_pes(fed: np.ndarray, width: int, n_shared: int) -> ColBlocks:
     n_pes, start = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
     for end in range(1, len(ends)):
         first = min(int(np.searchsorted(total, total[end] - n_bands * width)), end - 1)
-        here = np.maximum(-(-(before[end] - before[first:end]) // width).sum(1), 1)
+        by_band = -(-(before[end] - before[first:end]) // width)
+        first += int((by_band.max(1) > 1).sum()) if in_one_pe else 0
+        here = np.maximum(by_band.sum(1), 1)[first - end :]
         best = int(np.argmin(n_pes[first:end] + here))
         start[end], n_pes[end] = first + best, n_pes[first + best] + here[best]
     blocks, end = [], len(ends) - 1
