@@ -111,7 +111,8 @@ class Figures:
     def brief(self, key: str) -> str:
         """Mean to four digits, with the standard deviation where it shows in them."""
         mean, spread = self.mean(key), float(self.values[key].std())
-        return f"{mean:,.4g}" if spread < 5e-4 * abs(mean) else f"{mean:,.4g} ± {spread:.2g}"
+        text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+        return text if spread < 5e-4 * abs(mean) else f"{text} ± {spread:.2g}"
 
 
 GATES = ["| criterion | found | holds |", "|---|---|---|"]
