@@ -6,7 +6,7 @@ from the values by `read_activity`, so one recording serves every chip. Imports 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -61,6 +61,21 @@ class LayerActivity:
         return 0 if self.operand is None else max(_bits(self.operand), self.least_bits[1])
 
 
+def _cut_layer(layer: LayerActivity, chosen: np.ndarray) -> LayerActivity:
+    """Frames of a layer that are chosen, bool, (sample, step)."""
+    power = layer.read_power_w
+    if power is not None:
+        power = power.reshape(*chosen.shape, -1, power.shape[-1])[chosen].reshape(-1, power.shape[-1])
+    return replace(
+        layer,
+        inputs=layer.inputs[chosen][:, None],
+        spikes=layer.spikes[chosen][:, None],
+        operand=None if layer.operand is None else layer.operand[chosen][:, None],
+        read_power_w=power,
+        least_bits=(layer.input_bits, layer.operand_bits),
+    )
+
+
 def _bits(values: np.ndarray) -> int:
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     return max(1, high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + (low < 0)
@@ -82,6 +97,8 @@ class Accuracy:
     raw: float | None = None
     calibrated: float | None = None
     n_samples: int | None = None
+    mean_timesteps: float | None = None
+    """Timesteps after which the samples are decided on the first chip; None: none ends by itself."""
     chips: tuple[ChipAccuracy, ...] = ()
     """One entry per simulated chip; the first is the one whose timing is simulated."""
 
@@ -98,8 +115,24 @@ class Activity:
     outputs: np.ndarray | None = None
     """Network output (sample, class): spike counts, or potentials of a readout, summed over time."""
     notes: tuple[str, ...] = field(default=())
-    outputs_over_time: np.ndarray | None = None
-    """Outputs as far as they are known after every timestep, (sample, step, class); None where nobody computed them."""
+    exits: np.ndarray | None = None
+    """Timesteps after which each recorded sample is decided, int64, (sample,); None: none ends by itself."""
+    begun: np.ndarray | None = None
+    """Timesteps that each sample begins, int64, (sample,); None: all. Values of layers then have an entry of one step
+    for every timestep that is begun, sample after sample, in place of (sample, step); see `cut`."""
+
+    @property
+    def frames(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sample and timestep of everything that enters, in order, int64 each."""
+        begun = np.full(self.n_samples, self.n_timesteps) if self.begun is None else self.begun
+        sample = np.repeat(np.arange(self.n_samples), begun)
+        return sample, np.arange(len(sample)) - np.repeat(np.cumsum(begun) - begun, begun)
+
+    def cut(self, begun: np.ndarray) -> Activity:
+        """The same activity without the timesteps that samples do not begin; bits per value are those of the whole."""
+        chosen = np.arange(self.n_timesteps) < begun[:, None]
+        layers = {name: _cut_layer(layer, chosen) for name, layer in self.layers.items()}
+        return replace(self, layers=layers, begun=begun)
 
 
 @dataclass(frozen=True)

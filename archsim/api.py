@@ -39,7 +39,6 @@ from archsim.workload.model import Recording, Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-    from archsim.analysis.early_exit import Policy
     from archsim.analysis.robustness import Robustness
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "Workload",
     "compare",
     "critical_path",
-    "early_exit",
     "explain",
     "explanation",
     "findings",
@@ -172,22 +170,6 @@ def robustness(
         raise ConfigError(f"retrain_epochs is {retrain_epochs}; it must be at least 1, or 0 for no retraining")
     tuner = Retraining(retrain_epochs) if retrain_epochs else None
     return find(hardware, workload, budget, samples, chips, seed, progress, tuner)
-
-
-def early_exit(
-    hardware: Hardware,
-    workload: Workload,
-    confidence: float,
-    policy: Policy = "drain",
-    samples: int = 10,
-    seed: int = 0,
-    scale: float = 1.0,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Samples that end when the network is sure of them; see `archsim.analysis.early_exit.early_exit`."""
-    from archsim.analysis.early_exit import early_exit as find  # imports torch when it runs
-
-    return find(hardware, workload, confidence, policy, samples, seed, scale, progress)
 
 
 def what_if(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TABLES = ("components", "layers", "movement", "chips")
-LATER_TABLES = ("queues", "tiles", "spikes")
+LATER_TABLES = ("queues", "tiles", "spikes", "samples")
 PATHS = "critical_path.parquet"
 CHANGES = "what_if.csv"
 FINDINGS = "findings.json"
@@ -43,6 +43,7 @@ class Later:
     paths: Callable[[], pd.DataFrame | None] = lambda: None
     tiles: Callable[[], pd.DataFrame | None] = lambda: None
     spikes: Callable[[], pd.DataFrame | None] = lambda: None
+    samples: Callable[[], pd.DataFrame | None] = lambda: None
     waits: Callable[[], Mapping[str, tuple[np.ndarray, np.ndarray]] | None] = lambda: None
 
 
@@ -97,6 +98,11 @@ class Result:
         """Spikes of every layer at every timestep; None in results of an archsim that did not write them."""
         return self.later.spikes()
 
+    @cached_property
+    def samples(self) -> pd.DataFrame | None:
+        """When every sample was decided and what it cost; None where no sample ends by itself."""
+        return self.later.samples()
+
     @property
     def waits(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]] | None:
         """Begin and end of every wait for every component, int64 ps; None in loaded results, whose files lack them."""
@@ -125,7 +131,8 @@ class Result:
                 writer(folder / name)
 
         target = write_together(Path(path), write_files)
-        for name in EXPLANATION:
+        tables = [f"{name}.csv" for name in LATER_TABLES if getattr(self, name) is None]
+        for name in (*EXPLANATION, *tables):
             if name not in writers:
                 (target / name).unlink(missing_ok=True)
         return target

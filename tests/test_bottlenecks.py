@@ -11,7 +11,8 @@ import archsim
 from archsim.activity import Activity, LayerActivity
 from archsim.analysis.critical_path import latency_stack
 from archsim.analysis.what_if import what_if
-from archsim.engine.simulation import sample_latencies_ps, simulate_activity
+from archsim.engine.samples import sample_latencies_ps
+from archsim.engine.simulation import simulate_activity
 from archsim.workload.network import INPUT, Network
 
 # Chips that are balanced: every part works for 16 cycles per token, or for a multiple of the other parts' time.

@@ -21,7 +21,8 @@ from archsim.components.trace import ExecutionTrace
 from archsim.engine import compiled_execution, simpy_execution
 from archsim.engine.critical_path import COLUMNS, Walk
 from archsim.engine.path import Path, Point
-from archsim.engine.simulation import sample_latencies_ps, simulate_activity
+from archsim.engine.samples import sample_latencies_ps
+from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import ARBITER, CAUSES, CREDIT, DATA, SERVER
 

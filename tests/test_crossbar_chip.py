@@ -14,8 +14,10 @@ from archsim.components.netlist import Action, ComponentInfo, Lane, Netlist, con
 from archsim.components.trace import ExecutionTrace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
+from archsim.engine.samples import sample_latencies_ps
 from archsim.engine.simpy_execution import execute
-from archsim.engine.simulation import build_result, sample_latencies_ps, simulate_activity
+from archsim.engine.simulation import Origin, build_result, simulate_activity
+from archsim.engine.streams import Execution
 from archsim.engine.tables import component_table
 from archsim.errors import MappingError
 from archsim.eventlog import CAUSES, EventLog
@@ -80,7 +82,8 @@ def run(network: Network, values: Activity, overrides: dict | None = None) -> Ru
     mapping = map_network(load_hardware("demo", overrides or {}), network)
     netlist = build_netlist(mapping, values)
     trace = execute(netlist)
-    return Run(mapping, values, netlist, trace, build_result(mapping, workload(network), values, netlist, trace, 0))
+    origin, done = Origin(mapping, workload(network), values), Execution(netlist, trace, values)
+    return Run(mapping, values, netlist, trace, build_result(origin, done, 0))
 
 
 def workload(network: Network) -> Workload:
@@ -497,7 +500,8 @@ def slowed(tile: int) -> tuple[set[str], set[str]]:
                 for action in lane.actions
             )
         trace = execute(netlist)
-        logs.append(build_result(mapping, workload(network), values, netlist, trace, 0).log)
+        origin, done = Origin(mapping, workload(network), values), Execution(netlist, trace, values)
+        logs.append(build_result(origin, done, 0).log)
     names = {name for name in logs[0].components if logs[0].rows_of(name).any()}
     changed = {name for name in names if any((logs[0][c] != logs[1][c])[logs[0].rows_of(name)].any() for c in TIMES)}
     return changed, names - changed

@@ -20,7 +20,7 @@ from archsim.components.dram import bursts_and_rows
 from archsim.engine.construction import Construction
 from archsim.engine.critical_path import path_table
 from archsim.engine.geometry import spilled_states
-from archsim.engine.simulation import sample_latencies_ps
+from archsim.engine.samples import sample_latencies_ps
 from archsim.engine.tables import movement_table
 from archsim.errors import ConfigError
 from archsim.hardware.reader import load_hardware

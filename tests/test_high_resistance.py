@@ -22,6 +22,7 @@ from archsim.engine.simulation import simulate_activity
 from archsim.errors import ConfigError
 from archsim.inference import infer
 from archsim.mapping import map_network
+from archsim.report.describe import hardware_sheets
 
 LOW, SWAPPED = {"mapping.encoding": "high_resistance"}, {"mapping.polarity": "per_crossbar"}
 
@@ -69,19 +70,19 @@ def decoded(encoded: EncodedWeights, inputs: torch.Tensor, held: list[Bank]) -> 
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
-@given(**MATRICES, low=st.booleans(), swaps=st.booleans())
+@given(**MATRICES, encoding=st.sampled_from(["standard", "high_resistance", "twos_complement"]), swaps=st.booleans())
 def test_cells_are_relabelled_and_products_stay(
-    weight_bits, bits_per_cell, signed, n_rows, n_cols, cut, shift, seed, low, swaps
+    weight_bits, bits_per_cell, signed, n_rows, n_cols, cut, shift, seed, encoding, swaps
 ):
     weights, held = matrix(n_rows, n_cols, weight_bits, shift, seed), banks(n_rows, n_cols, cut)
     args = (weights, weight_bits, bits_per_cell, signed, blocks(n_cols, cut))
-    encoded = encode_weights(*args, held if low else None, swaps)
+    encoded = encode_weights(*args, encoding, held, swaps)
     encoded = swap_polarity(encoded, held) if swaps else encoded
     inputs = torch.randint(0, 2, (5, n_rows), generator=torch.Generator().manual_seed(seed + 1))
     assert torch.equal(decoded(encoded, inputs, held).long(), inputs @ weights)
     assert float(encoded.cells.min()) >= 0
     assert bool((encoded.cells <= encoded.largest_levels).all())
-    usual = encode_weights(*args)
+    usual = encode_weights(*args, "standard" if encoding == "high_resistance" else encoding)
     assert float(encoded.cells.double().sum()) <= float(usual.cells.double().sum())
 
 
@@ -106,7 +107,7 @@ def test_no_slice_of_a_swapped_crossbar_conducts_more_than_its_complement(
 
 def test_a_column_takes_the_sign_and_the_lift_that_conduct_least():
     weights = torch.tensor([[-1, 3, -2], [-2, -1, 2], [-2, 0, 0]])
-    encoded = encode_weights(weights, 4, 4, "diff", (), [Bank(torch.arange(3), torch.arange(3), 0)])
+    encoded = encode_weights(weights, 4, 4, "diff", (), "high_resistance", [Bank(torch.arange(3), torch.arange(3), 0)])
     assert encoded.cells.tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
     assert encoded.signs.tolist() == [[1, -1, 1]] * 3
     assert encoded.correction.tolist() == [[2, -3, 2], [2, 0, 0], [2, 0, 0]]
@@ -114,8 +115,15 @@ def test_a_column_takes_the_sign_and_the_lift_that_conduct_least():
 
 def test_the_reference_of_a_crossbar_is_what_it_needs():
     held = [Bank(torch.tensor([0]), torch.arange(2), 0), Bank(torch.tensor([1]), torch.arange(2), 0)]
-    encoded = encode_weights(torch.tensor([[-3, 5], [2, 1]]), 4, 4, "offset", [(0, 2)], held)
+    encoded = encode_weights(torch.tensor([[-3, 5], [2, 1]]), 4, 4, "offset", [(0, 2)], "high_resistance", held)
     assert encoded.cells.tolist() == [[0, 8, 3], [2, 1, 0]]
+
+
+def test_twos_complement_stores_minus_one_as_the_largest_number():
+    encoded = encode_weights(torch.tensor([[-7, -1, 0, 7]]), 4, 4, "diff", (), "twos_complement")
+    assert encoded.cells.tolist() == [[9, 15, 0, 7]]
+    assert encoded.correction.tolist() == [[16, 16, 0, 0]]
+    assert encoded.largest_levels.tolist() == [15] * 4
 
 
 def test_swapped_crossbars_hold_the_complement():
@@ -139,6 +147,21 @@ def test_pairs_of_cells_refuse_both(key, value, usual):
         f"is at level 0 already; set mapping.{key}: {usual}, or tile.pe.crossbar.signed: diff or offset "
         f"(with --set mapping.{key}={value})"
     )
+
+
+def test_a_description_says_how_weights_are_stored():
+    (low, *_), (usual, *_) = (hardware_sheets(small_chip(**more)) for more in (LOW | SWAPPED, {}))
+    assert ("weights", "encoding high_resistance, polarity per_crossbar") in low.rows
+    assert "weights" not in [name for name, _ in usual.rows]
+
+
+def test_twos_complement_is_a_way_of_diff():
+    with pytest.raises(ConfigError) as caught:
+        archsim.load_hardware("demo", {"tile.pe.crossbar.signed": "offset", "mapping.encoding": "twos_complement"})
+    assert (
+        "mapping.encoding is twos_complement and tile.pe.crossbar.signed is offset, which stores no weight as it is; "
+        "set mapping.encoding: standard, or tile.pe.crossbar.signed: diff"
+    ) in str(caught.value)
 
 
 # Layers

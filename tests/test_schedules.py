@@ -20,8 +20,8 @@ from archsim.engine.conservation import check_trace
 from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
 from archsim.engine.metrics import SynapticOps, synaptic_ops
+from archsim.engine.samples import sample_latencies_ps
 from archsim.engine.simpy_execution import execute
-from archsim.engine.simulation import sample_latencies_ps
 from archsim.errors import MappingError
 from archsim.eventlog import EventLog
 from archsim.hardware.reader import load_hardware

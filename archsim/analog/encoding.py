@@ -98,7 +98,8 @@ def encode_weights(
     bits_per_cell: int,
     signed: Literal["diff", "differential", "differential_arrays", "offset", "unsigned"],
     col_blocks: Sequence[tuple[int, int]] = (),
-    banks: Sequence[Bank] | None = None,
+    encoding: Literal["standard", "high_resistance", "twos_complement"] = "standard",
+    banks: Sequence[Bank] = (),
     swaps: bool = False,
 ) -> EncodedWeights:
     """Write integer weights as cell levels.
@@ -112,9 +113,9 @@ def encode_weights(
     columns, that offset in a reference column, whose converted sum is subtracted. `unsigned` stores integers
     that are never negative as they are.
     A magnitude m is cut as m = sum over k of 2**(bits_per_cell * k) * slice_k.
-    Where `banks` are given, `diff` and `offset` keep levels low (`mapping.encoding: high_resistance`): `diff` stores w
-    or -w in each column of a bank and lifts it by what it needs, `offset` takes the smallest offset that a bank needs;
-    see `lifted_by_column` and `smaller_offsets`.
+    With `high_resistance`, `diff` stores w or -w in each column of a bank and lifts it by what it needs, and `offset`
+    takes the smallest offset that a bank needs; see `lifted_by_column` and `smaller_offsets`. With `twos_complement`,
+    `diff` lifts by 2**weight_bits.
 
     Args:
         weights: Integers of a whole layer with |w| < 2**(weight_bits-1), shape (..., row, col); below 2**weight_bits
@@ -123,51 +124,89 @@ def encode_weights(
         bits_per_cell: Bits that a cell holds.
         signed: Scheme for negative weights.
         col_blocks: Logical columns of each crossbar width, (first, last + 1); only `offset` asks for them.
-        banks: Cells whose columns are converted together, of all weights; None: levels are not kept low.
+        encoding: What else decides what is stored, of `diff` and `offset`; see `mapping.encoding`.
+        banks: Cells whose columns are converted together, of all weights; only `high_resistance` asks for them.
         swaps: Whether `swap_polarity` follows.
 
     Returns:
         Levels in 0 .. 2**bits_per_cell - 1 and the decode rules.
     """
     integers = weights.to(torch.int64)
-    correction = torch.zeros(integers.shape, dtype=torch.float64)
-    signs = reference_of = None
-    magnitude_bits = weight_bits
     if signed == "offset":
         blocks = col_blocks or ((0, integers.shape[-1]),)
         references = torch.full((*integers.shape[:-1], len(blocks)), 1 << (weight_bits - 1))
-        if banks is not None:
+        if encoding == "high_resistance":
             references = smaller_offsets(integers, references, banks, bits_per_cell, swaps)
-        widths = torch.tensor([last - first for first, last in blocks])
-        reference_of = torch.arange(len(blocks)).repeat_interleave(widths)
-        magnitudes = torch.cat([integers + references[..., reference_of], references], dim=-1).unsqueeze(-1)
+        stored = _beside_references(integers, references, blocks, weight_bits)
     elif signed in ("diff", "unsigned"):
         sign, lift = torch.tensor(1), torch.tensor(power_above(-int(integers.min()) if integers.numel() else 0))
-        if banks is not None:
+        largest = 2**weight_bits - 1 if signed == "unsigned" else 2 ** (weight_bits - 1) - 1
+        if encoding == "twos_complement":
+            lift, largest = torch.tensor(1 << weight_bits), 2**weight_bits - 1
+        elif encoding == "high_resistance":
             sign, lift = lifted_by_column(integers, banks, bits_per_cell)
-        stored = integers * sign
-        correction = (sign * lift * (stored < 0)).to(torch.float64)
-        magnitudes = (stored + lift * (stored < 0)).unsqueeze(-1)
-        signs = sign if sign.ndim else None
+        stored = _lifted(integers, sign, lift, weight_bits, largest)
     else:
-        magnitudes = torch.stack((integers.clamp(min=0), (-integers).clamp(min=0)), dim=-1)
-        magnitude_bits = weight_bits - 1
-    n_slices = -(-magnitude_bits // bits_per_cell)
+        pairs = torch.stack((integers.clamp(min=0), (-integers).clamp(min=0)), dim=-1)
+        nothing = torch.zeros(integers.shape, dtype=torch.float64)
+        stored = _Stored(pairs, nothing, weight_bits - 1, 2 ** (weight_bits - 1) - 1)
+    n_slices = -(-stored.n_bits // bits_per_cell)
     shifts = bits_per_cell * torch.arange(n_slices).unsqueeze(-1)
     mask = 2**bits_per_cell - 1
-    levels = (magnitudes.unsqueeze(-2) >> shifts) & mask
-    largest = 2**weight_bits - 1 if signed in ("offset", "unsigned") else 2 ** (weight_bits - 1) - 1
-    limits = (largest >> shifts.flatten()).clamp(max=mask)
-    n_signs = magnitudes.shape[-1]
+    levels = (stored.numbers.unsqueeze(-2) >> shifts) & mask
+    limits = (stored.largest >> shifts.flatten()).clamp(max=mask)
+    n_numbers, n_signs = stored.numbers.shape[-2:]
     return EncodedWeights(
         cells=levels.flatten(-3).to(torch.float32),
-        correction=correction,
-        largest_levels=limits.repeat_interleave(n_signs).repeat(magnitudes.shape[-2]).to(torch.float32),
+        correction=stored.correction,
+        largest_levels=limits.repeat_interleave(n_signs).repeat(n_numbers).to(torch.float32),
         bits_per_cell=bits_per_cell,
         n_slices=n_slices,
         n_signs=n_signs,
-        signs=None if signs is None else signs.to(torch.int8).repeat_interleave(n_slices, dim=-1),
-        reference_of=reference_of,
+        signs=None if stored.signs is None else stored.signs.to(torch.int8).repeat_interleave(n_slices, dim=-1),
+        reference_of=stored.reference_of,
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What cells hold before it is cut in slices."""
+
+    numbers: Tensor
+    """0 or more, int64, shape (..., row, logical col or reference, part); parts are positive and negative, or one."""
+    correction: Tensor
+    """As in `EncodedWeights`."""
+    n_bits: int
+    """Bits that a number has cells for."""
+    largest: int
+    """Largest number that a cell may have to hold."""
+    signs: Tensor | None = None
+    """1 or -1 that a logical column counts with, shape (..., row, col)."""
+    reference_of: Tensor | None = None
+    """As in `EncodedWeights`."""
+
+
+def _beside_references(
+    integers: Tensor, references: Tensor, blocks: Sequence[tuple[int, int]], weight_bits: int
+) -> _Stored:
+    """Weights with an offset, shape (..., row, col_block), which the references hold."""
+    widths = torch.tensor([last - first for first, last in blocks])
+    reference_of = torch.arange(len(blocks)).repeat_interleave(widths)
+    numbers = torch.cat([integers + references[..., reference_of], references], dim=-1).unsqueeze(-1)
+    nothing = torch.zeros(integers.shape, dtype=torch.float64)
+    return _Stored(numbers, nothing, weight_bits, 2**weight_bits - 1, reference_of=reference_of)
+
+
+def _lifted(integers: Tensor, sign: Tensor, lift: Tensor, weight_bits: int, largest: int) -> _Stored:
+    """Weights times 1 or -1, what is then negative lifted; both the same for all, or of every weight."""
+    signed = integers * sign
+    added = lift * (signed < 0)
+    return _Stored(
+        numbers=(signed + added).unsqueeze(-1),
+        correction=(sign * added).to(torch.float64),
+        n_bits=weight_bits,
+        largest=largest,
+        signs=sign if sign.ndim else None,
     )
 
 

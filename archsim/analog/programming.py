@@ -70,7 +70,8 @@ def program_layer(
         crossbar.bits_per_cell,
         crossbar.signed,
         geometry.col_blocks,
-        banks if policy.encoding == "high_resistance" else None,
+        policy.encoding,
+        banks,
         swaps=policy.polarity == "per_crossbar",
     )
     if policy.polarity == "per_crossbar":

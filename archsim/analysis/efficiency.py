@@ -139,7 +139,7 @@ def ann_comparison(result: Result) -> dict[str, Any]:
     The ANN makes one pass. A static input enters as it is; else a neuron's activation is its spike count over the
     timesteps, in `ANN_BITS` bits, any spike at all being at least 1. Its neurons keep no potential, so accesses of
     V_mem are left out. The energy and latency of T timesteps are those of the first and T - 1 further ones, from
-    this run and from its first timestep alone.
+    this run (T: the mean that samples begin) and from its first timestep alone.
 
     Returns:
         `reason` (why there is no comparison, else None), `activation_bits`, `energy_pj`, `latency_ps`,
@@ -168,7 +168,7 @@ def ann_comparison(result: Result) -> dict[str, Any]:
     }
     for key, figure, unit in (("energy", "energy_per_sample_pj", "pj"), ("latency", "latency_ps", "ps")):
         first = one.summary[figure]
-        further = (result.summary[figure] - first) / (origin.activity.n_timesteps - 1)
+        further = (result.summary[figure] - first) / (result.summary["mean_timesteps_begun"] - 1)
         found |= {f"snn_first_timestep_{unit}": first, f"snn_further_timestep_{unit}": further}
         found[f"break_even_timesteps_{key}"] = _break_even(found[f"{key}_{unit}"], first, further)
     return found
@@ -180,7 +180,7 @@ def _no_ann(result: Result) -> str | None:
     if origin is None:
         return _UNKNOWN_SPIKES
     layers = origin.mapping.network.layers
-    if origin.activity.n_timesteps < 2:
+    if result.summary["mean_timesteps_begun"] == 1:
         return "the run has one timestep only, so what a further one costs is not known"
     if any(layer.delayed for layer in layers):
         return "the network is recurrent: one pass is not the same network"
@@ -197,12 +197,12 @@ def _break_even(ann: float, first: float, further: float) -> float | None:
 
 
 def _ann_activity(activity: Activity) -> Activity:
-    """One pass with values of several bits in place of all timesteps."""
+    """One pass with values of several bits in place of all timesteps; nothing ends by itself."""
     layers = {
         name: LayerActivity(_ann_values(layer.inputs), _ann_values(layer.spikes))
         for name, layer in activity.layers.items()
     }
-    return replace(activity, layers=layers, n_timesteps=1)
+    return replace(activity, layers=layers, n_timesteps=1, exits=None)
 
 
 def _ann_values(values: np.ndarray) -> np.ndarray:
@@ -216,4 +216,4 @@ def _ann_values(values: np.ndarray) -> np.ndarray:
 def _first_timestep(activity: Activity) -> Activity:
     """The same activity, ended after its first timestep."""
     layers = {name: LayerActivity(layer.inputs[:, :1], layer.spikes[:, :1]) for name, layer in activity.layers.items()}
-    return replace(activity, layers=layers, n_timesteps=1)
+    return replace(activity, layers=layers, n_timesteps=1, exits=None)

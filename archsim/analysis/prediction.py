@@ -18,6 +18,7 @@ from archsim.analysis.candidates import COPIES, Change
 from archsim.components.netlist import Action, Lane, Netlist
 from archsim.engine.platforms import build_netlist, check_buffers
 from archsim.engine.simulation import Origin, build_result, execute_netlist
+from archsim.engine.streams import execute_stream
 from archsim.hardware.reader import change_hardware
 from archsim.mapping import AnyMapping, ArrayMapping, Mapping, map_network
 from archsim.result import Result
@@ -59,19 +60,20 @@ def predict(result: Result, change: Change, changed: AnyMapping) -> Prediction |
     if _places(base) != _places(origin.mapping):
         return None
     is_exact = _places(changed) == _places(base)
-    netlist = build_netlist(base, origin.activity)
-    if isinstance(base, Mapping) and isinstance(changed, Mapping) and not is_exact:
-        _serve_faster(netlist, base, changed)
-    trace = execute_netlist(netlist, "auto")
-    seed = int(result.summary["seed"])
-    summary = build_result(base, origin.workload, origin.activity, netlist, trace, seed).summary
+
+    def serve_faster(netlist: Netlist) -> None:
+        if isinstance(base, Mapping) and isinstance(changed, Mapping) and not is_exact:
+            _serve_faster(netlist, base, changed)
+
+    done = execute_stream(base, origin.activity, execute_netlist, serve_faster)
+    summary = build_result(origin._replace(mapping=base), done, int(result.summary["seed"])).summary
     latency_ps, area_um2, energy_pj = summary["latency_ps"], summary["area_um2"], summary["energy_per_sample_pj"]
     if not is_exact:
-        copied = build_netlist(changed, origin.activity)
+        copied = build_netlist(changed, done.activity)
         area_um2 = sum(part.area_um2 for part in copied.components)
-        energy_pj = _energy_pj(copied, trace.end_ps) / int(result.summary["n_samples"])
-    is_longer = trace.end_ps > int(result.log.totals.last_leave_ps.max())
-    is_anomaly = is_longer and is_nowhere_slower(netlist, build_netlist(origin.mapping, origin.activity))
+        energy_pj = _energy_pj(copied, done.trace.end_ps) / int(result.summary["n_samples"])
+    is_longer = done.trace.end_ps > int(result.log.totals.last_leave_ps.max())
+    is_anomaly = is_longer and is_nowhere_slower(done.netlist, build_netlist(origin.mapping, done.activity))
     return Prediction(latency_ps, energy_pj, area_um2, is_exact, is_anomaly)
 
 

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 1 << 20
 
 
+def longest_sample(result: Result) -> int:
+    """The first of the samples that begin most timesteps."""
+    return 0 if result.samples is None else int(result.samples["timesteps_begun"].argmax())
+
+
 def timestep_profile(result: Result, sample: int = 0) -> pd.DataFrame:
-    """Time, energy and spikes of every timestep.
+    """Time, energy and spikes of every timestep that a sample begins.
 
     Columns: `timestep`; `first_start_ps` and `last_leave_ps` of its services for one sample; `done_ps`, the time
     between the end of the timestep before (or the first start) and its own end, negative where it is overtaken;
@@ -25,7 +30,10 @@ def timestep_profile(result: Result, sample: int = 0) -> pd.DataFrame:
     """
     import pandas as pd  # heavy, loaded with the first table
 
-    first, last, energy = _of_timesteps(result.log, int(result.summary["n_timesteps"]), sample)
+    n_timesteps = int(result.summary["n_timesteps"])
+    if result.samples is not None:
+        n_timesteps = int(result.samples["timesteps_begun"][sample])
+    first, last, energy = _of_timesteps(result.log, n_timesteps, sample)
     ends = np.concatenate([first[:1], last])
     frame = pd.DataFrame({"timestep": np.arange(len(first)), "first_start_ps": first, "last_leave_ps": last})
     frame["done_ps"], frame["energy_pj"], frame["spikes"] = np.diff(ends), energy, None

@@ -63,10 +63,12 @@ def last_uses(window: Window, n_frames: int) -> np.ndarray:
     return over_frames(frame, window.n_outputs, n_frames)
 
 
-def delayed_needs(need: np.ndarray, window: Window, n_timesteps: int) -> np.ndarray:
-    """Needs of a layer that reads the frame of the timestep before; nothing at a sample's first timestep."""
+def delayed_needs(need: np.ndarray, window: Window, is_first: np.ndarray) -> np.ndarray:
+    """Needs of a layer that reads the frame of the timestep before; nothing at a sample's first timestep.
+
+    `is_first` says of every frame whether it is that of a first timestep.
+    """
     frames = need.reshape(-1, window.n_outputs) - window.n_inputs
-    is_first = np.arange(len(frames)) % n_timesteps == 0
     before = np.maximum((np.arange(len(frames)) - 1) * window.n_inputs - 1, -1)
     return np.where(is_first[:, None], before[:, None], frames).ravel()
 

@@ -247,6 +247,8 @@ class Netlist:
     """Lanes by which samples, or weights for them, come in: a sample's latency begins with their first service."""
     output_lanes: list[Lane] = field(default_factory=list)
     """Lanes by which results go out: a sample's latency ends with their last leave."""
+    exits: np.ndarray | None = None
+    """Timesteps after which each sample is decided: its latency ends with the last of these; None: after all."""
 
     def channel(self, name: str, capacity: int) -> int:
         """Add a channel; returns its index."""

@@ -42,7 +42,9 @@ class Construction:
         self.mapping = mapping
         self.hardware = mapping.hardware
         self.activity = activity
-        self.n_frames = activity.n_samples * activity.n_timesteps
+        self.sample_of, self.step_of = activity.frames
+        """Sample and timestep of every frame."""
+        self.n_frames = len(self.sample_of)
         self.every_frame = Frames(self.n_frames, (0, activity.n_timesteps))
         self.first_frames = Frames(activity.n_samples, (0, 1))
         self.netlist = Netlist()

@@ -152,10 +152,14 @@ class Walk:
         return min(starts)
 
     def departure(self, sample: int) -> Point:
-        """The last leave of a sample at the output port."""
-        found = []
+        """The last leave of a sample's answer at the output port."""
+        found, exits = [], self.netlist.exits
         for number in self._numbers(self.netlist.output_lanes):
             first, end = tokens_of(self.lanes[number], sample)
+            if exits is not None:
+                end = first + int(
+                    np.searchsorted(timesteps_of(self.lanes[number], np.arange(first, end)), exits[sample])
+                )
             if end > first:
                 times = self.times(number)
                 found.append((-times.leave_ps[end - 1], times.first_component, end - 1, number))

@@ -19,6 +19,7 @@ from archsim.engine.construction import Construction, Frames
 from archsim.engine.dynamic_products import add_product_unit, rewrite_actions
 from archsim.engine.emission import Source
 from archsim.engine.intake import Intake
+from archsim.engine.judging import Judging, number_frames
 from archsim.engine.neurons import add_neurons
 from archsim.engine.rounds import Rounds
 from archsim.engine.staging import Staging, together
@@ -60,6 +61,7 @@ class _Builder:
         self.intake = Intake(self.build)
         self.rounds = Rounds(self.build)
         self.staging = Staging(self.build, self.intake, self.rounds)
+        self.judging = Judging(self.build)
 
     def build_all(self) -> Netlist:
         for view in [view for layer in self.mapping.layers for view in layer.views]:
@@ -71,12 +73,15 @@ class _Builder:
                 self._add_layer(view, reads)
         self.rounds.connect()
         self.netlist.components = self._parts()
+        number_frames(self.build)
         return self.netlist
 
     def _reads(self, layer: LayerMapping) -> ReadActivity:
         spec, values = layer.layer, self.activity.layers[layer.layer.name]
         inputs = _driven(values, self.hardware.mapping.input_coding)
+        frames = slice(None)
         if geometry.is_read_once(self.mapping, layer):
+            frames = self.build.step_of == 0
             inputs = self._only_frame(layer, inputs)
         reads = read_activity(
             inputs.reshape(*inputs.shape[:2], *layer.row_layer.in_shape),
@@ -89,24 +94,27 @@ class _Builder:
             adc.resolved_bits(self.hardware, spec.kind == "product"),
             self.hardware.tile.pe.column_merge == "analog",
         )
-        return replace(reads, power_w=self._read_power_w(layer, values, inputs.shape[1]))
+        return replace(reads, power_w=self._read_power_w(layer, values, frames))
 
-    def _read_power_w(self, layer: LayerMapping, values: LayerActivity, n_steps: int) -> np.ndarray | None:
-        """Power of the reads of the first `n_steps` timesteps, shape (token, row_block); None: by cost library."""
+    def _read_power_w(
+        self, layer: LayerMapping, values: LayerActivity, frames: slice | np.ndarray
+    ) -> np.ndarray | None:
+        """Power of the reads of some frames, shape (token, row_block); None: by cost library."""
         if values.read_power_w is None:
             return None
-        n_samples, n_all = values.inputs.shape[:2]
-        by_step = values.read_power_w.reshape(n_samples, n_all, -1, len(layer.row_blocks))
-        return by_step[:, :n_steps].reshape(-1, len(layer.row_blocks))
+        by_frame = values.read_power_w.reshape(self.build.n_frames, -1, len(layer.row_blocks))
+        return by_frame[frames].reshape(-1, len(layer.row_blocks))
 
     def _only_frame(self, layer: LayerMapping, inputs: np.ndarray) -> np.ndarray:
         """The frame that enters at every timestep, shape (sample, 1, channel, height, width)."""
-        if self.activity.kind != "assumed" and (inputs != inputs[:, :1]).any():
+        frames = inputs.reshape(self.build.n_frames, *inputs.shape[2:])
+        first = frames[self.build.step_of == 0]
+        if self.activity.kind != "assumed" and (frames != first[self.build.sample_of]).any():
             raise MappingError(
                 f"mapping.first_layer is once, but the input of layer '{layer.layer.name}' differs from timestep to "
                 "timestep. Set mapping.first_layer: repeat, or give images with workload.encoding: direct."
             )
-        return inputs[:, :1]
+        return first[:, None]
 
     def _add_input_ports(self) -> None:
         """The input port, and further ones for readers of the input that cannot share it; see `staging.together`."""
@@ -144,8 +152,10 @@ class _Builder:
         build.transport.send(stream, outbox, IO_NODE, arrivals)
 
     def _add_input_buffer(self, stream: Stream, frames: Frames, number: int) -> tuple[int, int] | None:
-        """What an input port waits for: its round, and the DRAM that the input comes from; None: for nothing."""
+        """What an input port waits for: answers, or its round and the DRAM that the input comes from; None: nothing."""
         has_rounds, is_loaded = self.rounds.number > 1, self.hardware.chip.dram.input == "load"
+        if self.judging.is_awaited:
+            return self.judging.add_gate(stream), 0
         if not has_rounds and not is_loaded:
             return None
         index, tokens = len(self.netlist.buffers), np.arange(stream.n_tokens)
@@ -333,7 +343,7 @@ class _Builder:
         arrivals += [self.intake.joining(item, block, stream) for item in streamed]
         if is_output:
             action = chip_ports.output_action(self.hardware, stream.n_tokens, stream.bits)
-            lane, target = global_buffer.add_write(build, stream, action)
+            lane, target = global_buffer.add_write(build, stream, action, self.judging.gates(layer, block))
             self.netlist.output_lanes.append(lane)
             arrivals.append(Arrival(IO_NODE, target))
         build.transport.send(stream, outbox, neurons.origin(self.mapping, layer, block), arrivals)

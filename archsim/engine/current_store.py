@@ -19,10 +19,10 @@ def add_current_store(build: Construction, layer: LayerMapping, block: int, inbo
     hardware, netlist, name = build.hardware, build.netlist, build.block_name(layer, block)
     path = f"{module}.v_mem"
     first, last = layer.col_blocks[block]
-    once, n_timesteps = len(geometry.copy_tokens(layer)), build.activity.n_timesteps
-    position, frame = np.arange(once), np.arange(build.n_frames)
-    need = ((frame // n_timesteps)[:, None] * once + position).ravel()
-    last_frame = np.arange(build.activity.n_samples) * n_timesteps + n_timesteps - 1
+    once = len(geometry.copy_tokens(layer))
+    position = np.arange(once)
+    need = (build.sample_of[:, None] * once + position).ravel()
+    last_frame = np.searchsorted(build.sample_of, np.arange(build.activity.n_samples), side="right") - 1
     last_use = (last_frame[:, None] * once + position).ravel()
     index, target = len(netlist.buffers), Target("buffer", len(netlist.buffers))
     netlist.buffers.append(LineBuffer(f"{path}.{name}.current", layer.layer.name, once, 1, 1, need, last_use))

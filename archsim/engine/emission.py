@@ -32,7 +32,7 @@ class Emission:
     def __init__(self, mapping: Mapping, activity: Activity) -> None:
         self.mapping = mapping
         self.activity = activity
-        self.n_frames = activity.n_samples * activity.n_timesteps
+        self.n_frames = len(activity.frames[0])
         self._sent: dict[tuple[str, int, int], np.ndarray] = {}
 
     def input_bits(self, layer: LayerMapping) -> int:

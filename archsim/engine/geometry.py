@@ -70,20 +70,19 @@ def crossbars_read(layer: LayerMapping, row_block: int, n_tokens: int) -> int | 
     return np.tile(counts, n_tokens // len(counts))
 
 
-def needs_and_uses(
-    mapping: Mapping, layer: LayerMapping, n_frames: int, n_timesteps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def needs_and_uses(mapping: Mapping, layer: LayerMapping, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Last position that every token of a PE needs, and last token that every position serves; over all frames.
 
+    `steps` are the timesteps of the frames that the PEs read.
     For one of several copies, tokens are those that it serves. A product's token needs its own position and
     the whole frame of the operand, which therefore completes no position before its last (`Intake`).
     """
-    reads = read_window(mapping, layer)
+    reads, n_frames = read_window(mapping, layer), len(steps)
     if layer.layer.kind == "product":
         return np.arange(n_frames * reads.n_outputs, dtype=np.int64), line_buffer.last_uses(reads, n_frames)
     need, last_use = line_buffer.needed_positions(reads, n_frames), line_buffer.last_uses(reads, n_frames)
     if layer.layer.delayed:
-        return line_buffer.delayed_needs(need, reads, n_timesteps), line_buffer.delayed_uses(last_use, reads)
+        return line_buffer.delayed_needs(need, reads, steps == 0), line_buffer.delayed_uses(last_use, reads)
     if layer.n_copies > 1:
         labels = copy_labels(layer, n_frames)
         return need[labels], np.maximum(np.searchsorted(labels, last_use, side="right") - 1, 0)
@@ -128,7 +127,7 @@ def buffer_capacity(mapping: Mapping, layer: LayerMapping) -> int:
     if spec.delayed:
         least = line_buffer.minimum_capacity(reads, by_rows) + reads.n_inputs
     else:
-        needs = [needs_and_uses(mapping, view, _FRAMES, _FRAMES) for view in layer.views]
+        needs = [needs_and_uses(mapping, view, np.arange(_FRAMES)) for view in layer.views]
         least = max(line_buffer.least_capacity(reads, *need_and_use, by_rows) for need_and_use in needs)
     return line_buffer.capacity(mapping.hardware, spec.name, reads, least, whole_frames=spec.delayed)
 

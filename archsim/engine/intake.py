@@ -67,8 +67,9 @@ class Intake:
     def _add_line_buffers(self, layer: LayerMapping) -> None:
         build, mapping = self.build, self.mapping
         capacity = geometry.buffer_capacity(mapping, layer)
-        n_frames = build.read_frames(layer).number
-        need, last_use = geometry.needs_and_uses(mapping, layer, n_frames, build.activity.n_timesteps)
+        frames = build.read_frames(layer)
+        steps = build.step_of if frames == build.every_frame else np.zeros(frames.number, np.int64)
+        need, last_use = geometry.needs_and_uses(mapping, layer, steps)
         for tile in layer.tiles:
             feeds = self._feeds(layer, tile)
             n_readers = sum(pe.tile == tile for pe in layer.pes)

@@ -42,6 +42,15 @@ def activation_sparsity(activity: LayerActivity) -> float:
     return 1.0 - np.count_nonzero(activity.spikes) / activity.spikes.size
 
 
+def timestep_statistics(activity: Activity) -> dict[str, float]:
+    """Timesteps of the simulated samples: after which they are decided, and those that they begin; means."""
+    every = float(activity.n_timesteps)
+    return {
+        "mean_timesteps": every if activity.exits is None else float(activity.exits.mean()),
+        "mean_timesteps_begun": every if activity.begun is None else float(activity.begun.mean()),
+    }
+
+
 def connection_sparsity(network: Network) -> float | None:
     """Zero weights over all weights; None where weights are unknown."""
     weighted = [layer for layer in network.layers if layer.kind != "product"]

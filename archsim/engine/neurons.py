@@ -41,8 +41,8 @@ def origin(mapping: Mapping, layer: LayerMapping, block: int) -> int:
 
 
 def emitted_frames(build: Construction, layer: LayerMapping) -> Frames:
-    """Frames of which a layer sends anything: of a readout only those of the last timestep."""
-    if layer.layer.neuron.kind == "accumulate":
+    """Frames of which a layer sends anything: of a readout only those of the last timestep, unless each is judged."""
+    if layer.layer.neuron.kind == "accumulate" and build.activity.exits is None:
         return Frames(build.activity.n_samples, (build.activity.n_timesteps - 1, 1))
     return build.every_frame
 
@@ -84,7 +84,7 @@ def _add_updates(build: Construction, layer: LayerMapping, block: int, inbox: in
     else:
         lane = build.layer_lane(f"{name}.neuron", layer, updates, inputs=(inbox,), output=fired)
         build.shared(f"{path}.neuron").lanes.append(lane)
-    if spec.neuron.kind == "accumulate":
+    if emitted_frames(build, layer) != build.every_frame:
         lane.emit = _last_step_only(build, layer)
     elif spec.pool is None:
         lane.emit = build.emission.sends(layer, block)
@@ -113,6 +113,5 @@ def _add_pooling(build: Construction, layer: LayerMapping, block: int, fired: in
 
 
 def _last_step_only(build: Construction, layer: LayerMapping) -> np.ndarray:
-    n_timesteps = build.activity.n_timesteps
-    frames = np.arange(build.n_frames) % n_timesteps == n_timesteps - 1
-    return np.repeat(frames, len(geometry.copy_tokens(layer)))
+    is_last = build.step_of == build.activity.n_timesteps - 1
+    return np.repeat(is_last, len(geometry.copy_tokens(layer)))

@@ -18,8 +18,10 @@ from archsim.engine import conservation, metrics, simpy_execution, tables
 from archsim.engine.critical_path import path_table
 from archsim.engine.log import build_log
 from archsim.engine.notes import run_notes
-from archsim.engine.platforms import build_netlist, platform_figures
+from archsim.engine.platforms import platform_figures
 from archsim.engine.queues import queue_table, waits_of
+from archsim.engine.samples import departures_ps, sample_latencies_ps, sample_table, wasted_pj
+from archsim.engine.streams import Execution, execute_stream
 from archsim.errors import ConfigError, SimulationError
 from archsim.eventlog import EventLog
 from archsim.hardware.systolic import AnyHardware
@@ -73,29 +75,29 @@ def simulate_activity(
         SimulationError: The run failed.
     """
     require_engine(engine)
-    netlist = build_netlist(mapping, activity)
-    engine = _picked(engine, netlist)
-    trace = _execution(engine)(netlist, (lambda done: progress("simulation", done)) if progress else None)
-    return build_result(mapping, workload, activity, netlist, trace, seed, engine)
+    tell = (lambda done: progress("simulation", done)) if progress else None
+    picked = [engine]
+
+    def execute(netlist: Netlist) -> ExecutionTrace:
+        picked[0] = _picked(engine, netlist)
+        return _execution(picked[0])(netlist, tell)
+
+    done = execute_stream(mapping, activity, execute)
+    return build_result(Origin(mapping, workload, activity), done, seed, picked[0])
 
 
-def build_result(
-    mapping: AnyMapping,
-    workload: Workload,
-    activity: Activity,
-    netlist: Netlist,
-    trace: ExecutionTrace,
-    seed: int,
-    engine: str = "simpy",
-) -> Result:
+def build_result(origin: Origin, done: Execution, seed: int, engine: str = "simpy") -> Result:
     """Turn a finished execution into a result, after checking the conservation laws."""
+    mapping, workload, _ = origin
+    netlist, trace, activity = done.netlist, done.trace, done.activity
     conservation.check_trace(netlist, trace)
     log = build_log(netlist, trace)
     components = tables.component_table(netlist, trace, log)
     ops = metrics.synaptic_ops(mapping.network, activity)
     layers = tables.layer_table(mapping, activity, log, ops)
     movement = tables.movement_table(log)
-    summary = _summary(mapping, workload, activity, log, trace, seed, engine, float(components["area_um2"].sum()), ops)
+    area_um2 = float(components["area_um2"].sum())
+    summary = _summary(mapping, workload, activity, log, trace, seed, engine, area_um2, ops)
     conservation.check_totals(
         {
             "components": float(components["energy_dynamic_pj"].sum() + components["energy_leakage_pj"].sum()),
@@ -119,29 +121,11 @@ def build_result(
             partial(path_table, netlist, trace, activity.n_samples),
             partial(tables.tile_table, mapping),
             partial(tables.spike_table, mapping, activity),
+            partial(sample_table, log, activity),
             partial(waits_of, netlist, trace),
         ),
-        origin=Origin(mapping, workload, activity),
+        origin=origin,
     )
-
-
-def sample_latencies_ps(log: EventLog, n_samples: int) -> np.ndarray:
-    """Latency of every sample: from the first read of its input, or of weights for it, to the last leave of the output
-    port."""
-    first = np.full(n_samples, np.iinfo(np.int64).max)
-    last = np.zeros(n_samples, np.int64)
-    brought = [
-        code
-        for code, movement in enumerate(log.movements)
-        if movement.level == "dram" and movement.data_class in ("inputs", "weights")
-    ]
-    np.minimum.at(first, *log.services_of("input", "sample", "start_ps"))
-    for component in np.unique(log.totals.component[np.isin(log.totals.movement, brought)]):
-        moved, sample, start = log.services_of(log.components[component], "movement", "sample", "start_ps")
-        mine = np.isin(moved, brought)
-        np.minimum.at(first, sample[mine], start[mine])
-    np.maximum.at(last, *log.services_of("output", "sample", "leave_ps"))
-    return last - first
 
 
 def execute_netlist(netlist: Netlist, engine: str = "auto") -> ExecutionTrace:
@@ -191,7 +175,8 @@ def _summary(
     dynamic_pj = float(np.sum(log.totals.energy_pj[~leaks]))
     leakage_pj = float(np.sum(log.totals.energy_pj[leaks]))
     energy_pj = dynamic_pj + leakage_pj
-    latencies = sample_latencies_ps(log, n_samples)
+    timesteps = metrics.timestep_statistics(activity)
+    latencies = sample_latencies_ps(log, n_samples, activity.exits)
     latency_ps = round(float(latencies.mean()))
     ops = metrics.ops_per_sample(layer_ops, n_samples)
     run_s = trace.end_ps * 1e-12
@@ -209,14 +194,16 @@ def _summary(
         "engine": engine,
         "n_samples": n_samples,
         "n_timesteps": n_timesteps,
+        **timesteps,
         "latency_ps": latency_ps,
-        "latency_per_timestep_ps": latency_ps / n_timesteps,
+        "latency_per_timestep_ps": latency_ps / timesteps["mean_timesteps"],
         "latency_p50_ps": _percentile(latencies, 50) if has_percentiles else None,
         "latency_p99_ps": _percentile(latencies, 99) if has_percentiles else None,
-        "throughput_samples_per_s": _throughput(log, n_samples),
+        "throughput_samples_per_s": _throughput(departures_ps(log, n_samples, activity.exits)),
         "energy_pj": energy_pj,
         "energy_dynamic_pj": dynamic_pj,
         "energy_leakage_pj": leakage_pj,
+        "energy_wasted_pj": wasted_pj(log, activity),
         "energy_per_sample_pj": energy_pj / n_samples,
         "power_mw": energy_pj * 1e-12 / run_s * 1e3,
         "area_um2": area_um2,
@@ -233,6 +220,7 @@ def _summary(
         "accuracy_raw": activity.accuracy.raw,
         "accuracy_calibrated": activity.accuracy.calibrated,
         "n_accuracy_samples": activity.accuracy.n_samples,
+        "accuracy_mean_timesteps": activity.accuracy.mean_timesteps,
         **metrics.chip_statistics(activity.accuracy),
         "n_services": int(log.totals.n_rows[~leaks].sum()),
         **platform_figures(mapping),
@@ -244,13 +232,11 @@ def _percentile(latencies: np.ndarray, percent: int) -> int:
     return int(np.percentile(latencies, percent, method="inverted_cdf"))
 
 
-def _throughput(log: EventLog, n_samples: int) -> float | None:
+def _throughput(departures: np.ndarray) -> float | None:
     """Samples per second between the second and the last departure; the first fills the pipeline. None below three."""
-    if n_samples < _MIN_SAMPLES_FOR_THROUGHPUT:
+    if len(departures) < _MIN_SAMPLES_FOR_THROUGHPUT:
         return None
-    last = np.zeros(n_samples, np.int64)
-    np.maximum.at(last, *log.services_of("output", "sample", "leave_ps"))
-    return float((n_samples - 2) / ((last[-1] - last[1]) * 1e-12))
+    return float((len(departures) - 2) / ((departures[-1] - departures[1]) * 1e-12))
 
 
 def _resolved_config(hardware: AnyHardware, workload: Workload) -> str:

@@ -60,7 +60,7 @@ def _add_memory(build: Construction, layer: LayerMapping, block: int) -> int:
     """The potentials of a column block as positions: a token needs what was written one timestep before it."""
     per_frame = len(geometry.copy_tokens(layer))
     frame, position = np.divmod(np.arange(build.n_frames * per_frame), per_frame)
-    is_first = frame % build.activity.n_timesteps == 0
+    is_first = build.step_of[frame] == 0
     need = np.where(is_first, frame * per_frame - 1 - per_frame, (frame - 1) * per_frame + position)
     need = np.maximum(need, -1)
     n_tokens = len(need)  # it counts what was written and is never full

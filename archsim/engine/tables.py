@@ -8,6 +8,7 @@ rows to 1e-12.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -65,7 +66,7 @@ def layer_table(mapping: AnyMapping, activity: Activity, log: EventLog, ops: dic
     """
     import pandas as pd  # heavy, loaded with the first table
 
-    rows = [_layer_row(INPUT, None, None, 0, 0, log)]
+    rows = [_layer_row(INPUT, None, None, 0, log)]
     if isinstance(mapping, ArrayMapping):
         found = _array_rows(mapping, activity, log)
     else:
@@ -80,16 +81,16 @@ def layer_table(mapping: AnyMapping, activity: Activity, log: EventLog, ops: dic
 def _chip_rows(mapping: Mapping, activity: Activity, log: EventLog) -> Iterator[dict[str, Any]]:
     for layer in mapping.layers:
         values = activity.layers[layer.layer.name]
-        n_frames = activity.n_samples * (1 if geometry.is_read_once(mapping, layer) else activity.n_timesteps)
-        yield _layer_row(layer.layer.name, layer, values, geometry.input_bits(mapping, layer, values), n_frames, log)
+        n_frames = activity.n_samples if geometry.is_read_once(mapping, layer) else len(activity.frames[0])
+        yield _layer_row(layer.layer.name, layer, values, n_frames, log)
 
 
 def _array_rows(mapping: ArrayMapping, activity: Activity, log: EventLog) -> Iterator[dict[str, Any]]:
     """Layers of a systolic array, which has no crossbars or tiles and gives every layer all of its PEs."""
     for layer in mapping.layers:
         values, spec = activity.layers[layer.layer.name], layer.layer
-        n_frames = activity.n_samples * activity.n_timesteps
-        row = _layer_row(spec.name, None, None, 0, 0, log)
+        n_frames = len(activity.frames[0])
+        row = _layer_row(spec.name, None, None, 0, log)
         row |= {"kind": spec.kind, "n_neurons": spec.n_neurons, "n_pes": mapping.hardware.array.n_pes}
         yield row | _values_row(spec, values, n_frames)
 
@@ -142,16 +143,19 @@ def spike_table(mapping: AnyMapping, activity: Activity) -> pd.DataFrame:
     import pandas as pd  # heavy, loaded with the first table
 
     rows = []
+    _, step_of = activity.frames
+    frames = [step_of == step for step in range(activity.n_timesteps)]
     for layer in mapping.layers:
         values = activity.layers[layer.layer.name]
-        came, went = (_per_step(spikes) for spikes in (values.inputs, values.spikes))
+        came, went = (_per_step(spikes, frames) for spikes in (values.inputs, values.spikes))
         rows += [(layer.layer.name, step, *counts) for step, counts in enumerate(zip(came, went, strict=True))]
     return pd.DataFrame(rows, columns=["layer", "timestep", "spikes_in", "spikes_out"])
 
 
-def _per_step(spikes: np.ndarray) -> list[int]:
-    """Sums of the sizes of values (sample, step, ...) over everything but the steps."""
-    return [_size(spikes[:, step]) for step in range(spikes.shape[1])]
+def _per_step(spikes: np.ndarray, frames: list[np.ndarray]) -> list[int]:
+    """Sums of the sizes of values (sample, step, ...), of each timestep's frames."""
+    by_frame = spikes.reshape(-1, *spikes.shape[2:])
+    return [_size(by_frame[mine]) for mine in frames]
 
 
 def _size(values: np.ndarray) -> int:
@@ -195,7 +199,6 @@ def _layer_row(
     name: str,
     layer: LayerMapping | None,
     values: LayerActivity | None,
-    bits: int,
     n_frames: int,
     log: EventLog,
 ) -> dict[str, Any]:
@@ -232,11 +235,24 @@ def _layer_row(
         "error_rel": None,
     }
     if layer is not None and values is not None:
-        n_reads = sum(layer.n_reads(pe.row_block) for pe in layer.pes) // layer.n_copies
         row |= _values_row(layer.layer, values, n_frames)
-        row["skipped_reads"] = row["tokens"] * n_reads * bits - reads
+        row["skipped_reads"] = _reads_due(layer, log, of("latch")) - reads
         row["nf"] = values.nf
     return row
+
+
+def _reads_due(layer: LayerMapping, log: EventLog, latched: np.ndarray) -> int:
+    """Reads of crossbars for all that their PEs latched: one for every crossbar, token and input bit."""
+    totals, counts = log.totals, dict[str, int]()
+    for row in np.flatnonzero(latched):
+        name = log.components[totals.component[row]]
+        counts[name] = counts.get(name, 0) + int(totals.count[row])
+    pes = () if layer.is_digital else layer.pes
+    turns, due = Counter(pe.path for pe in pes), 0  # in how many rounds a PE serves the layer
+    for pe in pes:
+        positions = 1 if layer.streamed_map is None else len(geometry.streamed_positions(layer, pe.row_block))
+        due += counts[f"{pe.path}.fetch"] * layer.n_reads(pe.row_block) // (positions * turns[pe.path])
+    return due
 
 
 def _values_row(spec: Layer, values: LayerActivity, n_frames: int) -> dict[str, Any]:

@@ -417,11 +417,11 @@ class MappingPolicy(Part):
     of the two is written in every timestep (`rewrite`)."""
     operand_bits: Annotated[int, Field(ge=1, le=16)] = 1
     """Bits of a value that dynamic_products: rewrite writes to cells; larger values are clipped and counted."""
-    encoding: Literal["standard", "high_resistance"] = "standard"
+    encoding: Literal["standard", "high_resistance", "twos_complement"] = "standard"
     """What cells store of weights: `standard` as crossbar.signed says, or the same weights with cells that conduct less
     (`high_resistance`): with `diff` a column of a PE (of a crossbar, with column_merge: digital) stores w or -w and
-    lifts what is negative by no more than it needs, with `offset` the reference of a PE is no more than it needs. Not
-    for differential schemes, whose pairs have a cell at level 0 already."""
+    lifts what is negative by no more than it needs, with `offset` the reference of a PE is no more than it needs;
+    `twos_complement`: with `diff`, lifts of 2^weight_bits. Differential pairs have a cell at level 0 already."""
     polarity: Literal["as_is", "per_crossbar"] = "as_is"
     """`per_crossbar`: slice by slice, a crossbar (with column_merge: analog all of a PE, which share bit lines) stores
     largest level - level where its cells then conduct less; sums count negative, and driven rows are counted, or with
@@ -430,6 +430,14 @@ class MappingPolicy(Part):
     """What pruning left empty is left out, whatever the layout. `rows`: each column block packs only rows with a weight
     to it; index tables in the PEs say which input drives a row. `columns`: each PE packs only columns with a weight on
     its rows, of wider column blocks; tables at the accumulators say which output a column adds to."""
+    early_exit: Literal["none", "drain", "squash", "wait"] = "none"
+    """Whether a sample ends once the network is sure of it, and what becomes of later timesteps that began before: they
+    run on (`drain`), or start no further service (`squash`); with `wait` none begins before the one before it has been
+    judged."""
+    exit_confidence: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Confidence from which a sample ends: the largest softmax of exit_gain x outputs / timesteps (DT-SNN)."""
+    exit_gain: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Factor of the outputs that confidence is found from: that of the logits in the training's loss."""
     fc: Literal["whole", "stream"] = "whole"
     """`whole`: a fully connected layer waits for the whole frame of a timestep; `stream`: every position that arrives
     drives its own rows, and what each of its reads converts to is added digitally. Recurrent ones stay whole."""
@@ -492,6 +500,11 @@ class Hardware(Platform):
                     f"mapping.{key} is {value} and tile.pe.crossbar.signed is {signed}, where one cell of each pair is "
                     f"at level 0 already; set mapping.{key}: {usual}, or tile.pe.crossbar.signed: diff or offset"
                 )
+        if policy.encoding == "twos_complement" and signed == "offset":
+            raise ValueError(
+                "mapping.encoding is twos_complement and tile.pe.crossbar.signed is offset, which stores no weight as "
+                "it is; set mapping.encoding: standard, or tile.pe.crossbar.signed: diff"
+            )
         return self
 
     @property

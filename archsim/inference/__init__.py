@@ -14,6 +14,7 @@ import numpy as np
 from archsim.activity import Activity
 from archsim.errors import WorkloadError
 from archsim.inference.assumed import assumed_activity
+from archsim.inference.judging import require_outputs
 from archsim.inference.replay import replayed_activity
 from archsim.mapping import AnyMapping
 from archsim.workload.model import Recording, Workload
@@ -53,8 +54,10 @@ def infer(
         kind = "a recorded trace" if workload.recording is not None else "a network without weights"
         raise WorkloadError(f"workload '{workload.name}' is {kind}, whose accuracy no chip changes; set chips to 1.")
     if workload.recording is not None:
+        require_outputs(mapping.hardware, workload.name, "a recorded trace")
         return replayed_activity(workload, mapping.hardware.policy, samples)
     if not workload.network.has_weights:
+        require_outputs(mapping.hardware, workload.name, "a network without weights")
         return assumed_activity(workload, samples, seed, mapping.hardware.policy)
     from archsim.inference.network import infer_network  # imports torch
 

@@ -197,14 +197,10 @@ def last_layer(layers: Sequence[Layer]) -> int:
     return max(index for index, layer in enumerate(layers) if layer.neuron.kind != "none")
 
 
-def outputs_of(layer: Layer, run: LayerRun) -> Tensor:
-    """What a last layer tells: potentials of a readout, else spike counts; shape (sample, class)."""
-    is_readout = layer.neuron.kind == "accumulate"
-    values = run.state.potential if is_readout else pooled(run.spikes, layer.pool).sum(1)
-    return values.flatten(1).to(torch.float64)
+def outputs_of(layer: Layer, run: LayerRun) -> np.ndarray:
+    """What a last layer tells after every timestep: potentials of a readout, else spikes so far.
 
-
-def outputs_over_time(layer: Layer, run: LayerRun) -> Tensor:
-    """What a last layer would tell after every timestep, float64, shape (sample, step, class)."""
+    Shape (sample, step, class), float64.
+    """
     values = pooled(run.spikes, layer.pool).cumsum(1) if run.potentials is None else run.potentials
-    return values.flatten(2).to(torch.float64)
+    return values.flatten(2).to(torch.float64).numpy()

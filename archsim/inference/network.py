@@ -39,10 +39,10 @@ from archsim.inference.flow import (
     last_layer,
     layer_input,
     outputs_of,
-    outputs_over_time,
     pooled,
     run_network,
 )
+from archsim.inference.judging import Judge
 from archsim.mapping import AnyMapping, ArrayLayer, LayerMapping
 from archsim.workload.attention import require_products
 from archsim.workload.model import InputData, Workload
@@ -67,8 +67,13 @@ class IdealRun:
 
     spikes: dict[str, np.ndarray]
     """Per layer the spikes before pooling, shape (sample, step, channel, height, width)."""
-    outputs: np.ndarray
-    """Spike counts after pooling, or final potentials of a readout, float64, shape (sample, class)."""
+    outputs_over_time: np.ndarray
+    """Spike counts after pooling so far, or potentials of a readout, float64, shape (sample, step, class)."""
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """Outputs after the last timestep, shape (sample, class)."""
+        return self.outputs_over_time[:, -1]
 
 
 def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scale: float = 1.0) -> IdealRun:
@@ -97,7 +102,7 @@ def run_ideal(network: Network, values: np.ndarray, n_timesteps: int, input_scal
     runs = run_network(network.layers, values, n_timesteps, run)
     spikes = {layer.name: run.spikes.numpy() for layer, run in zip(network.layers, runs, strict=True)}
     last = last_layer(network.layers)
-    return IdealRun(spikes, outputs_of(network.layers[last], runs[last]).numpy())
+    return IdealRun(spikes, outputs_of(network.layers[last], runs[last]))
 
 
 def infer_network(
@@ -138,14 +143,14 @@ def infer_network(
         raise WorkloadError(
             f"workload '{workload.name}' has no labels, so {chips} chips cannot be compared; give labels or chips: 1."
         )
-    rows = _input_format(mapping, data, calibration)
+    rows, judge = _input_format(mapping, data, calibration), Judge.of(mapping.hardware)
     with torch.inference_mode():
         chip = _calibrate(mapping, workload, calibration, rows, ChipSeed(seed), progress)
-        activity = _evaluate(chip, workload, data, samples, notes, progress)
+        activity = _evaluate(chip, workload, data, samples, judge, notes, progress)
         found = list(activity.accuracy.chips)
         for number in range(1, chips):
             chip = _calibrate(mapping, workload, calibration, rows, ChipSeed(seed, number), None)
-            found.append(_chip_accuracy(chip, workload, data))
+            found.append(_chip_accuracy(chip, workload, data, judge))
             if progress is not None:
                 progress("chips", (number + 1) / chips)
     return replace(activity, accuracy=_over_chips(activity.accuracy, found))
@@ -211,7 +216,7 @@ def _over_chips(first: Accuracy, chips: list[ChipAccuracy]) -> Accuracy:
     return replace(first, raw=raw, calibrated=sum(fitted) / len(fitted) if fitted else None, chips=tuple(chips))
 
 
-def _chip_accuracy(chip: list[ChipLayer], workload: Workload, data: InputData) -> ChipAccuracy:
+def _chip_accuracy(chip: list[ChipLayer], workload: Workload, data: InputData, judge: Judge) -> ChipAccuracy:
     """How many samples a further chip has right."""
     assert data.labels is not None, "only labelled inputs come with several chips"
     n_right = {"raw": 0, "calibrated": 0}
@@ -221,7 +226,7 @@ def _chip_accuracy(chip: list[ChipLayer], workload: Workload, data: InputData) -
         for name, layers in (("raw", raw_chip), ("calibrated", chip)):
             if name == "raw" or calibrates:
                 outputs = _chip_outputs(layers, run_chip(layers, values, workload.n_timesteps))
-                n_right[name] += int((outputs.argmax(1) == data.labels[first:end]).sum())
+                n_right[name] += judge.n_right(outputs, data.labels[first:end])
     raw, calibrated = n_right["raw"] / data.n_samples, n_right["calibrated"] / data.n_samples
     return ChipAccuracy(raw, calibrated if calibrates else None)
 
@@ -290,39 +295,50 @@ def _evaluate(
     workload: Workload,
     data: InputData,
     samples: int,
+    judge: Judge,
     notes: tuple[str, ...],
     progress: Progress | None,
 ) -> Activity:
     """Run ideal, raw and calibrated over the whole input, batch by batch."""
     calibrates, raw_chip = _has_gains(chip), [without_gains(layer) for layer in chip]
     recorder = _Recorder(chip, samples)
+    n_taken = 0
     n_right = {"ideal": 0, "raw": 0, "calibrated": 0}
     last = data.n_samples if data.labels is not None else samples
     for first, end in _batches(workload, last):
         values = _steps(replace(data, values=data.values[first:end]), workload.n_timesteps)
         hardware = recorder.add(run_chip(chip, values, workload.n_timesteps, compares=True))
+        n_taken += int(judge.exits(hardware).sum())
         if data.labels is not None:
             raw = _chip_outputs(raw_chip, run_chip(raw_chip, values, workload.n_timesteps)) if calibrates else hardware
-            ideal = run_ideal(workload.network, values, workload.n_timesteps, data.scale).outputs
+            ideal = run_ideal(workload.network, values, workload.n_timesteps, data.scale).outputs_over_time
             labels = data.labels[first:end]
             for name, outputs in (("ideal", ideal), ("raw", raw), ("calibrated", hardware)):
-                n_right[name] += int((outputs.argmax(1) == labels).sum())
+                n_right[name] += judge.n_right(outputs, labels)
         if progress is not None:
             progress("inference", end / last)
-    accuracy = Accuracy()
+    accuracy = Accuracy(mean_timesteps=None if judge.confidence is None else n_taken / last)
     if data.labels is not None:
         fractions = {name: count / last for name, count in n_right.items()}
         calibrated = fractions["calibrated"] if calibrates else None
         only = ChipAccuracy(fractions["raw"], calibrated)
-        accuracy = Accuracy(fractions["ideal"], fractions["raw"], calibrated, last, (only,))
+        accuracy = replace(
+            accuracy,
+            ideal=fractions["ideal"],
+            raw=fractions["raw"],
+            calibrated=calibrated,
+            n_samples=last,
+            chips=(only,),
+        )
+    outputs = recorder.outputs()
     return Activity(
         layers=recorder.layers(),
         n_samples=samples,
         n_timesteps=workload.n_timesteps,
         kind="inferred",
         accuracy=accuracy,
-        outputs=recorder.outputs(),
-        outputs_over_time=recorder.outputs_over_time(),
+        outputs=judge.answers(outputs),
+        exits=None if judge.confidence is None else judge.exits(outputs),
         notes=notes,
     )
 
@@ -348,11 +364,10 @@ class _Recorder:
         self._kept: dict[str, list[_KeptRun]] = {layer.layer.name: [] for layer in chip}
         self._errors = {layer.layer.name: np.zeros(2) for layer in chip}
         self._outputs: list[np.ndarray] = []
-        self._over_time: list[np.ndarray] = []
         self._n_missing = samples
 
     def add(self, runs: list[LayerRun]) -> np.ndarray:
-        """Take in one batch; returns its outputs."""
+        """Take in one batch; returns its outputs after every timestep."""
         outputs = _chip_outputs(self._chip, runs)
         keep = min(self._n_missing, len(outputs))
         for layer, run in zip(self._chip, runs, strict=True):
@@ -361,18 +376,12 @@ class _Recorder:
                 self._kept[layer.layer.name].append(_first_samples(run, keep))
         if keep:
             self._outputs.append(outputs[:keep])
-            last = last_layer([layer.layer for layer in self._chip])
-            self._over_time.append(outputs_over_time(self._chip[last].layer, runs[last])[:keep].numpy())
         self._n_missing -= keep
         return outputs
 
     def outputs(self) -> np.ndarray:
-        """Outputs of the recorded samples, shape (sample, class)."""
+        """Outputs of the recorded samples after every timestep, shape (sample, step, class)."""
         return np.concatenate(self._outputs)
-
-    def outputs_over_time(self) -> np.ndarray:
-        """The same after every timestep, shape (sample, step, class)."""
-        return np.concatenate(self._over_time)
 
     def layers(self) -> dict[str, LayerActivity]:
         """Activity of every layer."""
@@ -414,7 +423,7 @@ def _with_circuit(seen: LayerActivity, crossbars: ProgrammedLayer, power_w: Tens
 
 def _chip_outputs(chip: list[ChipLayer], runs: list[LayerRun]) -> np.ndarray:
     last = last_layer([layer.layer for layer in chip])
-    return outputs_of(chip[last].layer, runs[last]).numpy()
+    return outputs_of(chip[last].layer, runs[last])
 
 
 def _first_samples(run: LayerRun, n_samples: int) -> _KeptRun:

@@ -34,6 +34,7 @@ def check_combinations(hardware: Hardware, network: Network) -> None:
     _kept_sums_never_change(hardware, network)
     _batched_timesteps_do_not_come_back(hardware, network)
     _squeezed_weights_are_known(hardware, network)
+    _samples_can_end(hardware, network)
 
 
 def _balance_has_spare_tiles(hardware: Hardware) -> None:
@@ -116,6 +117,40 @@ def _squeezed_weights_are_known(hardware: Hardware, network: Network) -> None:
             f"mapping.squeeze is {squeeze}, which leaves out {squeeze} whose weights are zero; layer '{unknown[0]}' of "
             f"network '{network.name}' has no weights. Give a network with weights (.nir), or set "
             "mapping.squeeze: none."
+        )
+
+
+def _samples_can_end(hardware: Hardware, network: Network) -> None:
+    policy = hardware.mapping
+    if policy.early_exit == "none":
+        return
+    begins = f"mapping.early_exit is {policy.early_exit}, which ends samples timestep by timestep, and "
+    if policy.schedule == "tick_batched":
+        raise MappingError(
+            f"{begins}mapping.schedule is tick_batched, which computes all timesteps of a layer before any answer. "
+            "Set mapping.schedule: pipelined or layer_by_layer, or mapping.early_exit: none."
+        )
+    if policy.overflow == "reload":
+        raise MappingError(
+            f"{begins}mapping.overflow is reload, whose rounds are planned for whole samples. "
+            "Set mapping.overflow: error and chip.tiles: auto, or mapping.early_exit: none."
+        )
+    waits = "mapping.early_exit is wait, which lets a timestep in when the one before has been judged, and "
+    if policy.early_exit == "wait" and policy.first_layer != "repeat":
+        raise MappingError(
+            f"{waits}mapping.first_layer is {policy.first_layer}, with which only the first one may enter. "
+            "Set mapping.first_layer: repeat, or mapping.early_exit: drain or squash."
+        )
+    if policy.early_exit == "wait" and hardware.chip.dram.input == "load":
+        raise MappingError(
+            f"{waits}chip.dram.input is load, which fetches timesteps ahead. "
+            "Set chip.dram.input: on_chip, or mapping.early_exit: drain or squash."
+        )
+    recurrent = next((layer.name for layer in network.layers if layer.delayed), None)
+    if policy.early_exit == "wait" and recurrent is not None:
+        raise MappingError(
+            f"{waits}layer '{recurrent}' (delayed: true) begins with what the timestep before emitted, judged or not. "
+            "Set mapping.early_exit: drain or squash."
         )
 
 

@@ -28,7 +28,8 @@ _N_ROWS_LISTED = 200
 
 def timesteps(result: Result) -> Section | None:
     """Spikes, time and energy of every timestep; None where there is only one."""
-    frame = profiles.timestep_profile(result)
+    sample = profiles.longest_sample(result)
+    frame = profiles.timestep_profile(result, sample)
     if len(frame) < 2:
         return None
     question = "Does every timestep cost the same?"
@@ -47,7 +48,8 @@ def timesteps(result: Result) -> Section | None:
     shapes += _step_labels(len(frame), height - 4)
     picture = Picture("Spikes, time and energy of every timestep", (), height, tuple(shapes), _step_table(frame))
     n_samples = result.summary["n_samples"]
-    which = "" if n_samples == 1 else f" Times are those of sample 0, energy and spikes of all {n_samples} samples."
+    all_of_them = f"energy and spikes of all {n_samples} samples"
+    which = "" if n_samples == 1 else f" Times are those of sample {sample}, {all_of_them}."
     least, most = float(frame["energy_pj"].min()), float(frame["energy_pj"].max())
     slowest = int(frame["done_ps"].argmax())
     text = (

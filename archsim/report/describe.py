@@ -89,7 +89,10 @@ def _hierarchy(hardware: Hardware) -> Sheet:
             f"{chip.dram.kind}, {dram.gb_per_s:g} GB/s, latency {dram.latency_ns:g} ns, bursts of {dram.burst_bytes} B"
         )
         rows.insert(2, ("DRAM", f"{text}, rows of {dram.page_bytes} B, policy {chip.dram.page_policy}"))
-    if hardware.mapping.first_layer == "digital":
+    policy = hardware.mapping
+    if (policy.encoding, policy.polarity) != ("standard", "as_is"):
+        rows.append(("weights", f"encoding {policy.encoding}, polarity {policy.polarity}"))
+    if policy.first_layer == "digital":
         rows.append(("MAC unit", f"{tile.mac.lanes} lanes, one unit per column block of a first layer"))
     return Sheet(f"Chip {hardware.name}", ("level", "what there is"), rows)
 

@@ -79,7 +79,7 @@ def _ann_verdict(result: Result, ann: dict[str, Any]) -> str:
         clauses.append(f"{verb} below {format_number(steps)} timesteps" if steps > 1 else f"never {verb}")
     if not clauses:
         return words
-    return f"{words}The spiking network {' and '.join(clauses)}; this run has {result.summary['n_timesteps']}."
+    return f"{words}The spiking network {' and '.join(clauses)}; this run has {_timesteps(result)}."
 
 
 def _estimates(found: dict[str, Any]) -> Table:
@@ -115,7 +115,7 @@ def _signed(scale: Scale, value: float) -> str:
 def _ann(result: Result, ann: dict[str, Any]) -> Table:
     run, bits = result.summary, ann["activation_bits"]
     costs = (
-        (f"this run, {run['n_timesteps']} timesteps", run["energy_per_sample_pj"], run["latency_ps"]),
+        (f"this run, {_timesteps(result)} timesteps", run["energy_per_sample_pj"], run["latency_ps"]),
         ("its first timestep alone", ann["snn_first_timestep_pj"], ann["snn_first_timestep_ps"]),
         ("every further timestep", ann["snn_further_timestep_pj"], ann["snn_further_timestep_ps"]),
         (f"ANN, one pass, {bits} bits", ann["energy_pj"], ann["latency_ps"]),
@@ -125,6 +125,11 @@ def _ann(result: Result, ann: dict[str, Any]) -> Table:
     head = ("", "energy", "latency")
     caption = "Spiking network and ANN on this chip, per inference"
     return Table(caption, head, rows, foot=("break-even timesteps", *steps))
+
+
+def _timesteps(result: Result) -> str:
+    """Timesteps that samples begin, on average."""
+    return format_number(result.summary.get("mean_timesteps_begun", result.summary["n_timesteps"]))
 
 
 def _steps(value: float | None) -> str:

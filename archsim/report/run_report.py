@@ -11,6 +11,7 @@ from archsim.report import (
     balance_sections,
     efficiency_section,
     energy_sections,
+    exit_section,
     floor_sections,
     movement_section,
     roofline_section,
@@ -35,6 +36,7 @@ SECTIONS: dict[str, tuple[Callable[[Result], Section | None], ...]] = {
         roofline_section.roofline,
         balance_sections.balance,
         activity_sections.timesteps,
+        exit_section.exits,
     ),
     "Energy and data": (
         energy_sections.energy_by_layer,

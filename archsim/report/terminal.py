@@ -106,6 +106,21 @@ def _energy_split(summary: Summary) -> str:
     return ", ".join(f"{format_energy(value / n_samples)} {name} ({share(value, total)})" for name, value in parts)
 
 
+def _timesteps(summary: Summary) -> str:
+    n_timesteps, mean = summary["n_timesteps"], summary.get("mean_timesteps")
+    if is_missing(mean) or mean == n_timesteps:
+        return format_number(n_timesteps)
+    return f"{format_number(mean)} of {n_timesteps}, {format_number(summary['mean_timesteps_begun'])} begun"
+
+
+def _wasted(summary: Summary) -> str:
+    wasted: Any = summary.get("energy_wasted_pj")
+    if not wasted:
+        return DASH
+    dynamic = float(summary["energy_dynamic_pj"])
+    return f"{format_energy(wasted / summary['n_samples'])} ({share(wasted, dynamic)} of the dynamic energy)"
+
+
 def _energy_per_op(summary: Summary) -> str:
     ops = (summary.get("effective_acs") or 0) + (summary.get("effective_macs") or 0)
     energy: Any = summary.get("energy_per_sample_pj")
@@ -141,6 +156,7 @@ _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
         _value("latency_ps", format_time),
         "First input service to last output of a sample; mean over samples.",
     ),
+    ("Timesteps", _timesteps, "Until samples are decided; mean over samples."),
     ("Latency per timestep", _value("latency_per_timestep_ps", format_time), "Latency over the number of timesteps."),
     (
         "Latency p50 / p99",
@@ -158,6 +174,7 @@ _HEADLINE: tuple[tuple[str, Callable[[Summary], str], str], ...] = (
         "Everything on the chip, leakage included.",
     ),
     ("Dynamic and leakage", _energy_split, "Parts of the energy per inference."),
+    ("Energy wasted", _wasted, "Dynamic, per inference, on timesteps behind the one of the decision."),
     ("Mean power", _value("power_mw", format_number, "mW"), "Energy of the run over its length."),
     ("Area", _value("area_um2", format_area), "All components of the chip, also the unused ones."),
     (

@@ -89,6 +89,8 @@ def limits(result: Result) -> Section:
             "draw of cells; read noise and bent cells are averaged over reads with a fifth of the rows driven; where "
             "stages overlap, columns are sampled and held while rows are no longer driven."
         )
+    if result.samples is not None:
+        sentences.append("Finding out whether the network is sure of a sample takes neither time nor energy.")
     if not (moved["level"] == "dram").any():
         sentences.append("Nothing comes from or goes to a DRAM in this run; the host and its link are not included.")
     return Section("limits", "What does the model leave out?", tuple(Text(sentence) for sentence in sentences))

@@ -52,8 +52,9 @@ def arrays_of(activity: Activity) -> Arrays:
             else:
                 single[item.name] = value.item() if isinstance(value, np.generic) else value
         header["layers"][name] = single
-    if activity.outputs is not None:
-        arrays["outputs"] = activity.outputs
+    for name in ("outputs", "exits"):
+        if (values := getattr(activity, name)) is not None:
+            arrays[name] = values
     return {_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays}
 
 
@@ -76,4 +77,5 @@ def activity_of(arrays: Arrays) -> Activity:
         Accuracy(**accuracy, chips=chips),
         arrays.get("outputs"),
         tuple(header["notes"]),
+        arrays.get("exits"),
     )

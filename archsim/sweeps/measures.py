@@ -12,6 +12,7 @@ INTEGERS = (
     "n_tiles",
 )
 NUMBERS = (
+    *("mean_timesteps", "mean_timesteps_begun", "accuracy_mean_timesteps", "energy_wasted_pj"),
     *("latency_per_timestep_ps", "throughput_samples_per_s", "energy_pj", "energy_dynamic_pj", "energy_leakage_pj"),
     *("energy_per_sample_pj", "power_mw", "area_um2", "edp_pj_s", "tops_per_w", "tops_per_mm2"),
     *("activation_sparsity", "connection_sparsity", "cell_utilisation", "accuracy_ideal", "accuracy_raw"),

@@ -1,0 +1,164 @@
+"""Streams of samples that end by themselves: which timesteps begin, and which services are stopped.
+
+What a network says after every timestep is known before anything is timed; when it says so is not, and on that hangs
+which timesteps begin. With `wait` the netlist itself holds a timestep back until the one before is judged. With `drain`
+and `squash` a timestep begins unless its sample is decided before its first service; with `squash` no service of a
+timestep behind the decision starts later than that. Nothing that happens after a decision can alter it, so both are
+found by execution: what begins, or is stopped, is corrected by the times of the last execution until they agree.
+Each execution settles at least what comes next in time. Entry: `execute_stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.activity import Activity
+from archsim.components.netlist import Lane, Netlist
+from archsim.components.trace import ExecutionTrace
+from archsim.engine.platforms import build_netlist
+from archsim.errors import SimulationError
+from archsim.hardware.models import Hardware
+from archsim.mapping import AnyMapping
+
+Execute = Callable[[Netlist], ExecutionTrace]
+Prepare = Callable[[Netlist], None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A netlist that was executed, and what ran on it."""
+
+    netlist: Netlist
+    trace: ExecutionTrace
+    activity: Activity
+    """Without the timesteps that never began."""
+
+
+def execute_stream(
+    mapping: AnyMapping, activity: Activity, execute: Execute, prepare: Prepare | None = None
+) -> Execution:
+    """Build the netlist of an activity and execute it, with every sample ending where it is decided.
+
+    Args:
+        mapping: The network on the chip.
+        activity: What happened in the network, in all timesteps.
+        execute: Runs a netlist.
+        prepare: Changes the netlist before it is run.
+
+    Raises:
+        MappingError: A buffer is too small.
+        SimulationError: The execution failed.
+    """
+    if activity.exits is None or not isinstance(mapping.hardware, Hardware):
+        return _once(mapping, activity, execute, prepare)
+    policy, exits = mapping.hardware.mapping.early_exit, activity.exits
+    if policy == "wait":
+        return _once(mapping, activity.cut(exits), execute, prepare)
+    begun, alive = np.full(activity.n_samples, activity.n_timesteps), _Alive(policy == "squash")
+    for _ in range(4 * activity.n_samples * activity.n_timesteps):
+        done = _once(mapping, activity.cut(begun), execute, _both(prepare, alive.stop))
+        decided = decided_ps(done, exits)
+        following = _begun(begun, exits, first_starts_ps(done), decided)
+        is_settled = alive.update(done, exits, decided)
+        if is_settled and (following == begun).all():
+            return done
+        begun = following
+    raise SimulationError(
+        f"which timesteps begin with mapping.early_exit: {policy} could not be settled; set it to wait"
+    )
+
+
+def decided_ps(done: Execution, exits: np.ndarray) -> np.ndarray:
+    """When the last timestep of every sample that counts has left by the output port, int64."""
+    found = np.zeros(len(exits), np.int64)
+    for lane, times in zip(done.netlist.lanes(), done.trace.lanes, strict=True):
+        if any(lane is output for output in done.netlist.output_lanes):
+            sample, step = frames_of(lane)
+            counts = step < exits[sample]
+            np.maximum.at(found, sample[counts], times.leave_ps[counts])
+    return found
+
+
+def first_starts_ps(done: Execution) -> np.ndarray:
+    """When the first service of every timestep starts, int64, (sample, step); at the end of time for those without."""
+    found = np.full((done.activity.n_samples, done.activity.n_timesteps), np.iinfo(np.int64).max)
+    for lane, times in zip(done.netlist.lanes(), done.trace.lanes, strict=True):
+        if lane.actions and lane.steps == (0, done.activity.n_timesteps):  # others only ask for what comes next
+            np.minimum.at(found, frames_of(lane), times.start_ps)
+    return found
+
+
+def frames_of(lane: Lane) -> tuple[np.ndarray, np.ndarray]:
+    """Sample and timestep of every token of a lane, int64."""
+    labels = np.arange(lane.n_tokens) if lane.labels is None else lane.labels
+    sample, step = np.divmod(labels // lane.positions, lane.steps[1])
+    return sample, step + lane.steps[0]
+
+
+def _once(mapping: AnyMapping, activity: Activity, execute: Execute, prepare: Prepare | None) -> Execution:
+    netlist = build_netlist(mapping, activity)
+    if prepare is not None:
+        prepare(netlist)
+    return Execution(netlist, execute(netlist), activity)
+
+
+def _both(first: Prepare | None, second: Prepare) -> Prepare:
+    def prepare(netlist: Netlist) -> None:
+        if first is not None:
+            first(netlist)
+        second(netlist)
+
+    return prepare
+
+
+def _begun(begun: np.ndarray, exits: np.ndarray, starts_ps: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """Timesteps that begin in time, by the times of an execution in which samples began `begun`.
+
+    The timestep behind the last one of a sample would have come in place of the next sample's first. Nothing comes
+    behind the last sample, so it keeps all its timesteps until those before it are settled.
+    """
+    n_timesteps = starts_ps.shape[1]
+    in_time = (np.arange(n_timesteps) < exits[:, None]) | (starts_ps <= decided[:, None])
+    following = np.minimum(in_time.cumprod(axis=1).sum(axis=1), begun)
+    is_short = (following[:-1] == begun[:-1]) & (begun[:-1] < n_timesteps) & (starts_ps[1:, 0] <= decided[:-1])
+    following[:-1] += is_short
+    if (following[:-1] != begun[:-1]).any():
+        following[-1] = n_timesteps
+    return following
+
+
+class _Alive:
+    """Tokens of every lane that are served, sample by sample; those behind them are stopped."""
+
+    def __init__(self, stops: bool) -> None:
+        self._stops = stops
+        self._counts: list[np.ndarray] = []
+        """Of every lane the tokens of each sample that are served; empty before the first execution."""
+
+    def stop(self, netlist: Netlist) -> None:
+        """Let stopped services do nothing and take no time."""
+        for lane, counts in zip(netlist.lanes(), self._counts, strict=False):
+            number, sample = _numbered(lane)
+            served = number < counts[sample]
+            if not served.all():
+                lane.actions = tuple(action.only(served) for action in lane.actions)
+
+    def update(self, done: Execution, exits: np.ndarray, decided: np.ndarray) -> bool:
+        """Take in an execution; returns whether it stopped what its own times say."""
+        if not self._stops:
+            return True
+        before, self._counts = self._counts, []
+        for lane, times in zip(done.netlist.lanes(), done.trace.lanes, strict=True):
+            sample, step = frames_of(lane)
+            served = (step < exits[sample]) | (times.start_ps <= decided[sample])
+            self._counts.append(np.bincount(sample[served], minlength=len(exits)))
+        return len(before) == len(self._counts) and all(map(np.array_equal, before, self._counts))
+
+
+def _numbered(lane: Lane) -> tuple[np.ndarray, np.ndarray]:
+    """Number of every token among those of its sample, and the sample."""
+    sample, _ = frames_of(lane)
+    return np.arange(len(sample)) - np.searchsorted(sample, sample), sample

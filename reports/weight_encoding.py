@@ -1,0 +1,231 @@
+"""How weights are stored in cells, and what it does: `python reports/weight_encoding.py [--small]`.
+
+Writes reports/weight-encoding/README.md: `digits-cnn` on chips with wires and devices that are not ideal, by scheme of
+signs, bits per cell, `mapping.encoding` and `mapping.polarity`. Nothing is trained. Interrupted runs go on where they
+ended.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from study import GATES, Figures, Point, Study, study, table
+
+import archsim
+from archsim.analog.arrays import largest_level
+from archsim.analog.devices import ChipSeed
+from archsim.analog.layer import InputFormat, ProgrammedLayer
+from archsim.analog.product import read_power_w
+from archsim.engine.simulation import simulate_activity
+from archsim.inference import infer
+from archsim.inference.chip import program
+from archsim.mapping import map_network
+from archsim.mapping.model import LayerMapping
+
+CHIP, NETWORK = "spikesim-rram-64", "digits-cnn"
+DEVICE = {
+    "tile.pe.crossbar.device.preset": "rram-20k-200k",
+    "tile.pe.crossbar.device.d2d_sigma_rel": 0.1,
+    "tile.pe.crossbar.r_driver_ohm": 200.0,
+    "tile.pe.crossbar.r_wire_row_ohm": 2.5,
+    "tile.pe.crossbar.r_wire_col_ohm": 2.5,
+    "tile.pe.crossbar.v_read_v": 0.1,
+    "mapping.unused_cells": "open",
+}
+STORED = {
+    "two's complement": {"mapping.encoding": "twos_complement"},
+    "standard": {},
+    "high resistance": {"mapping.encoding": "high_resistance"},
+    "swapped": {"mapping.polarity": "per_crossbar"},
+    "both": {"mapping.encoding": "high_resistance", "mapping.polarity": "per_crossbar"},
+}
+CELLS = {
+    "diff, 4 bits": {"tile.pe.crossbar.signed": "diff", "tile.pe.crossbar.bits_per_cell": 4},
+    "diff, 1 bit": {"tile.pe.crossbar.signed": "diff", "tile.pe.crossbar.bits_per_cell": 1},
+    "offset, 4 bits": {"tile.pe.crossbar.signed": "offset", "tile.pe.crossbar.bits_per_cell": 4},
+    "offset, 1 bit": {"tile.pe.crossbar.signed": "offset", "tile.pe.crossbar.bits_per_cell": 1},
+}
+PAIRS = {"tile.pe.crossbar.signed": "differential", "tile.pe.crossbar.bits_per_cell": 4}
+COLUMNS = {
+    "hrs": "cells in the lower half [%]",
+    "level": "mean level [%]",
+    "nf": "NF [%]",
+    "power": "power of a read [uW]",
+    "raw": "raw [%]",
+    "calibrated": "calibrated [%]",
+    "read": "reads of a sample [nJ]",
+}
+IN_PER_CENT = ("power", "read")
+RATE = 0.1
+"""Share of driven rows for the power of a read; that of `digits-cnn`."""
+ROWS = InputFormat(1)
+Found = dict[tuple[str, str], Figures]
+
+
+def chips(this: Study) -> Found:
+    """Figures of every way to store weights, over chips of their own."""
+    plans = {
+        (cells, stored): signs | how
+        for cells, signs in CELLS.items()
+        for stored, how in STORED.items()
+        if not (cells.startswith("offset") and stored == "two's complement")
+    }
+    plans["differential, 4 bits", "standard"] = PAIRS
+    if this.small:
+        plans = {key: plan for key, plan in plans.items() if key[0] == "offset, 4 bits"}
+    return {
+        key: this.over_seeds(
+            "_".join(key).translate({ord(" "): "_", ord(","): None, ord("'"): None}),
+            plan,
+            lambda seed, plan=plan: compute(this, plan, seed),
+        )
+        for key, plan in plans.items()
+    }
+
+
+def compute(this: Study, changes: dict[str, object], seed: int) -> Point:
+    """One chip: its cells, its accuracy, the energy of one sample."""
+    hardware, workload = archsim.load_hardware(CHIP, DEVICE | changes), archsim.load_workload(NETWORK)
+    if this.small:
+        data = workload.input
+        workload = replace(workload, input=replace(data, values=data.values[:40], labels=data.labels[:40]))
+    mapping = map_network(hardware, workload)
+    activity = infer(mapping, workload, 1, seed)
+    energy = simulate_activity(mapping, workload, activity).components.groupby("kind")["energy_dynamic_pj"].sum()
+    layers = [program(mapping, mapped, 1.0, ROWS, ChipSeed(seed)).crossbars for mapped in mapping.layers]
+    levels = torch.cat([layer.encoded.cells.flatten() for layer in layers]) / largest_level(hardware)
+    return {
+        "hrs": 100 * float((levels < 0.5).double().mean()),
+        "level": 100 * float(levels.mean()),
+        "power": 1e6 * sum(mean_power_w(layer, mapped) for layer, mapped in zip(layers, mapping.layers, strict=True)),
+        "nf": 100 * float(np.mean([layer.nf for layer in activity.layers.values()])),
+        "raw": 100 * activity.accuracy.raw,
+        "calibrated": 100 * activity.accuracy.calibrated,
+        "read": float(energy["crossbar"]) * 1e-3,
+    }
+
+
+def mean_power_w(layer: ProgrammedLayer, mapped: LayerMapping) -> float:
+    """Mean power of a token's reads when `RATE` of the inputs spike, the same ones whatever the cells hold."""
+    generator = torch.Generator().manual_seed(0)
+    spikes = torch.rand(4, *mapped.row_layer.in_shape, generator=generator) < RATE
+    power = read_power_w(layer, spikes.int(), ROWS)
+    assert power is not None, "the chip has a read voltage"
+    return float(power.sum(1).mean())
+
+
+def main() -> int:
+    """Compute what is missing and write tables and figure."""
+    this = study("weight-encoding", __doc__)
+    found = chips(this)
+    draw(this, found)
+    rows = [[*key, *(figures.text(column) for column in COLUMNS)] for key, figures in found.items()]
+    lines = [
+        "# How weights are stored in cells",
+        "",
+        f"Command: `python reports/weight_encoding.py`. `{NETWORK}` on `{CHIP}` with `rram-20k-200k` cells that",
+        "spread by 10 %, drivers of 200 ohm, wires of 2.5 ohm from cell to cell, reads of 0.1 V and open unused cells;",
+        "five chips, mean ± standard deviation. Cells in use: the share whose level is in the lower half, and their",
+        "mean level, of the largest. NF: mean over layers. Power: all layers' reads of a token, the same tenth of the",
+        "inputs driven. Raw and calibrated (one digital gain per layer): accuracy on 360 samples, 99.7 % ideal. Reads",
+        "of a sample: energy, with the spikes that this chip makes.",
+        "",
+        *table(["signs, cells", "stored", *COLUMNS.values()], rows),
+        "",
+        "![Accuracy by power of a read](accuracy.svg)",
+        "",
+        "## Beside `standard` on the same chip",
+        "",
+        *table(["signs, cells", "stored", *(name for name in COLUMNS.values())], differences(found)),
+        "",
+    ]
+    return this.write([*lines, *criteria(this, found), "", *notes(found)])
+
+
+def beside(found: Found, key: tuple[str, str], column: str) -> np.ndarray:
+    """Differences to `standard` on the same chips; of energies in per cent."""
+    values, usual = found[key].values[column], found[key[0], "standard"].values[column]
+    return 100 * (values / usual - 1) if column in IN_PER_CENT else values - usual
+
+
+def changed(found: Found) -> list[tuple[str, str]]:
+    """Everything that is stored in another way than usual."""
+    return [key for key in found if key[1] != "standard"]
+
+
+def differences(found: Found) -> list[list[str]]:
+    """Rows of the table of differences, in points, of energies in per cent."""
+    rows = []
+    for key in changed(found):
+        parts = [(beside(found, key, column), " %" if column in IN_PER_CENT else "") for column in COLUMNS]
+        rows.append([*key, *(f"{part.mean():+.1f} ± {part.std():.1f}{unit}" for part, unit in parts)])
+    return rows
+
+
+def criteria(this: Study, found: Found) -> list[str]:
+    """Table of pass criteria."""
+    rows = ["## Criteria", "", *GATES]
+    better = [key for key in changed(found) if key[1] != "two's complement"]
+
+    def gate(text: str, keys: list[tuple[str, str]], column: str, sign: int, slack: float = 0.0) -> None:
+        means = [float(beside(found, key, column).mean()) for key in keys]
+        shown = ", ".join(f"{mean:+.1f}" for mean in means)
+        rows.append(this.gate(text, shown, all(sign * mean >= -slack for mean in means)))
+
+    encoded = [key for key in better if key[1] in ("high resistance", "both")]
+    gate("encoded: mean level falls or stays", encoded, "level", -1)
+    gate("encoded: NF falls or stays", encoded, "nf", -1)
+    gate("encoded: calibrated accuracy rises or stays (0.5 points)", encoded, "calibrated", 1, 0.5)
+    gate("encoded: power of a read falls or stays", encoded, "power", -1)
+    swapped = [key for key in better if key[1] == "swapped"]
+    gate("swapped: mean level falls or stays", swapped, "level", -1)
+    gate("swapped: NF falls or stays", swapped, "nf", -1)
+    gate("swapped: power of a read falls or stays", swapped, "power", -1)
+    twos = [key for key in found if key[1] == "two's complement"]
+    if twos:
+        gate("two's complement: NF is larger", twos, "nf", 1)
+        gate("two's complement: calibrated accuracy is lower", twos, "calibrated", -1)
+    return rows
+
+
+def notes(found: Found) -> list[str]:
+    """Where a way that should help does not, by more than its spread."""
+    wanted = {"nf": -1, "power": -1, "raw": 1, "calibrated": 1, "read": -1}
+    lines = ["## Where it does not hold", ""]
+    for key in changed(found):
+        for column, sign in wanted.items() if key[1] != "two's complement" else ():
+            part = beside(found, key, column)
+            if sign * part.mean() < -max(part.std(), 0.05):
+                unit = "%" if column in IN_PER_CENT else "points"
+                lines.append(f"- {', '.join(key)}: {COLUMNS[column]} {part.mean():+.1f} {unit}")
+    return lines if len(lines) > 2 else []
+
+
+def draw(this: Study, found: Found) -> None:
+    """Calibrated accuracy over the power of a read."""
+    plt.rcParams["svg.hashsalt"] = this.name
+    figure, axes = plt.subplots(figsize=(6, 3.4))
+    for cells in dict.fromkeys(key[0] for key in found):
+        points = [
+            (figures.mean("read"), figures.mean("calibrated"), key[1])
+            for key, figures in found.items()
+            if key[0] == cells
+        ]
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=cells)
+        for x, y, stored in points:
+            axes.annotate(stored, (x, y), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel("power of a read [uW]")
+    axes.set_ylabel("calibrated accuracy [%]")
+    axes.legend(fontsize=7)
+    this.folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(this.folder / "accuracy.svg", metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
