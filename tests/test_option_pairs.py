@@ -10,10 +10,10 @@ import pytest
 from test_inference import conv, neurons
 
 from archsim.engine.conservation import check_trace
-from archsim.engine.crossbar_chip import build_netlist
 from archsim.engine.log import build_log
 from archsim.engine.metrics import synaptic_ops
 from archsim.engine.simpy_execution import execute
+from archsim.engine.streams import execute_stream
 from archsim.engine.tables import component_table, layer_table
 from archsim.errors import MappingError
 from archsim.hardware.models import Hardware
@@ -40,6 +40,8 @@ OPTIONS = [
     {"mapping.first_layer": "digital"},
     {"mapping.fc": "stream"},
     {"mapping.squeeze": "columns"},
+    {"mapping.early_exit": "squash", "mapping.exit_confidence": 0.4},
+    {"mapping.early_exit": "wait", "mapping.exit_confidence": 0.4},
     {"mapping.schedule": "layer_by_layer"},
     {"mapping.schedule": "tick_batched"},
     {"mapping.overflow": "reload", "mapping.schedule": "layer_by_layer", "chip.tiles": 2},
@@ -91,10 +93,10 @@ def outcome(kind: str, options: dict) -> str:
     try:
         mapping = map_network(chip_with(options), workload(kind))
         values = infer(mapping, workload(kind))
-        netlist = build_netlist(mapping, values)
+        done = execute_stream(mapping, values, execute)
     except MappingError as err:
         return str(err)
-    trace = execute(netlist)
+    netlist, trace, values = done.netlist, done.trace, done.activity
     check_trace(netlist, trace)
     log = build_log(netlist, trace)
     energy_pj = log["energy_pj"][~log.is_leakage].sum()
@@ -115,10 +117,21 @@ def test_two_options_run_or_say_why_not(options):
         assert found.startswith(
             "mapping.squeeze is columns, which leaves out columns whose weights are zero, and mapping."
         )
+    elif _ends_samples_otherwise(options):
+        assert found.startswith(f"mapping.early_exit is {options['mapping.early_exit']}, which ")
     elif options.get("mapping.input_bits") == 1 and "mapping.bias" in options:
         assert found.startswith(SIGN)
     else:
         assert found == "runs"
+
+
+def _ends_samples_otherwise(options: dict) -> bool:
+    """Whether samples cannot end early with the other option."""
+    policy, schedule = options.get("mapping.early_exit"), options.get("mapping.schedule")
+    is_read_once = "mapping.first_layer" in options
+    return policy is not None and (
+        schedule == "tick_batched" or "mapping.overflow" in options or (policy == "wait" and is_read_once)
+    )
 
 
 BATCHED = "mapping.schedule is tick_batched, which computes all timesteps of a layer before those of the next"
@@ -129,6 +142,8 @@ def test_an_option_runs_with_recurrence_or_says_why_not(options):
     found = outcome("recurrent", options)
     if options.get("mapping.schedule") == "tick_batched":
         assert found.startswith(BATCHED)
+    elif options.get("mapping.early_exit") == "wait":
+        assert "and layer 'back' (delayed: true) begins with what the timestep before emitted" in found
     elif "mapping.overflow" in options:
         assert "mapping.overflow is reload, but layer 'back' (delayed: true) keeps a frame" in found
     else:

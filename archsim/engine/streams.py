@@ -11,7 +11,7 @@ Each execution settles at least what comes next in time. Entry: `execute_stream`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class _Alive:
             number, sample = _numbered(lane)
             served = number < counts[sample]
             if not served.all():
-                lane.actions = tuple(action.only(served) for action in lane.actions)
+                _stop(lane, served)
 
     def update(self, done: Execution, exits: np.ndarray, decided: np.ndarray) -> bool:
         """Take in an execution; returns whether it stopped what its own times say."""
@@ -156,6 +156,29 @@ class _Alive:
             served = (step < exits[sample]) | (times.start_ps <= decided[sample])
             self._counts.append(np.bincount(sample[served], minlength=len(exits)))
         return len(before) == len(self._counts) and all(map(np.array_equal, before, self._counts))
+
+
+def _stop(lane: Lane, served: np.ndarray) -> None:
+    """Let tokens of a lane that are not served do nothing, and on a wire only keep their place.
+
+    There they travel as long as the last served one before them is still ahead. What follows them on a shorter way (on
+    an ideal NoC, where nobody waits for links) starts no sooner than it can without overtaking.
+    """
+    sent = np.arange(lane.n_tokens) if lane.emit is None else np.flatnonzero(lane.emit)
+    wait_ps = np.zeros(lane.n_tokens, np.int64)
+    if lane.wires and len(sent):
+        is_served = served[sent]
+        delays = np.stack([np.broadcast_to(wire.delay_ps, len(sent)) for wire in lane.wires])
+        ahead = np.maximum(delays - lane.service_ps[sent], 0)
+        last = np.maximum.accumulate(np.where(is_served, np.arange(len(sent)), -1))
+        delays = np.where(is_served, delays, np.where(last < 0, 0, ahead[:, last]))
+        sooner = np.maximum(-np.diff(delays, append=delays[:, -1:]), 0).max(axis=0)
+        wait_ps[sent] = np.where(is_served, 0, sooner)
+        lane.wires = tuple(replace(wire, delay_ps=delay) for wire, delay in zip(lane.wires, delays, strict=True))
+    actions = [action.only(served) for action in lane.actions]
+    if wait_ps.any():
+        actions[0] = replace(actions[0], duration_ps=actions[0].duration_ps + wait_ps)
+    lane.actions = tuple(actions)
 
 
 def _numbered(lane: Lane) -> tuple[np.ndarray, np.ndarray]:
