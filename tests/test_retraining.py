@@ -266,6 +266,18 @@ def test_ranges_and_gains_stay_between_fits_while_devices_are_new():
     assert torch.equal(held(refitted).gains, held(fresh).gains)
 
 
+@pytest.mark.parametrize(("first_layer", "n_reads"), [("repeat", 5), ("once", 1)])
+def test_a_noisy_first_layer_is_read_as_often_as_on_the_chip(first_layer, n_reads):
+    workload = first(archsim.load_workload("digits-mlp"), 3, 16)
+    keys = RESISTIVE | {"tile.pe.crossbar.device.read_noise_sigma_rel": 0.05, "mapping.first_layer": first_layer}
+    net = import_network(workload.network, workload.n_timesteps)
+    trace = []
+    with torch.no_grad():
+        cells = OnChip(archsim.load_hardware("demo", keys), workload).cells(net, ChipSeed(0))
+        net(frames(workload, 0, 3), cells, trace)
+    assert len({tuple(step[0].sums.flatten().tolist()) for step in trace}) == n_reads
+
+
 def test_shared_neurons_are_not_for_imported_networks():
     workload = first(archsim.load_workload("digits-cnn"), 4, 4)
     hardware = archsim.load_hardware("demo", {"chip.neuron.shared_channels": 2})

@@ -266,7 +266,9 @@ def test_a_chip_is_a_technology():
 
 
 def test_messages_say_what_to_do(digits):
-    with pytest.raises(ConfigError, match=r"^training knows tile\.pe\.crossbar\.signed: differential and .*not diff"):
+    with pytest.raises(
+        ConfigError, match=r"^a Technology knows tile\.pe\.crossbar\.signed: differential and .*not diff"
+    ):
         Technology.of(load_hardware("spikesim-rram-64", {"tile.pe.crossbar.device.preset": "rram-20k-200k"}))
     with pytest.raises(ConfigError, match=r"^training needs linear devices with resistances; choose device\.preset"):
         Technology(PRESETS["ideal"])

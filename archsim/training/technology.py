@@ -76,8 +76,8 @@ class Technology:
         crossbar = hardware.tile.pe.crossbar
         if crossbar.signed not in ("differential", "differential_arrays") or crossbar.inputs != "rows":
             raise ConfigError(
-                f"training knows tile.pe.crossbar.signed: differential and differential_arrays with inputs: rows, not "
-                f"{crossbar.signed} with {crossbar.inputs}; set both"
+                f"a Technology knows tile.pe.crossbar.signed: differential and differential_arrays with inputs: rows, "
+                f"not {crossbar.signed} with {crossbar.inputs}; set both, or train an imported network with OnChip"
             )
         return cls(
             device=crossbar.device.physics,
