@@ -16,7 +16,17 @@ from archsim.analog.devices import ChipSeed
 from archsim.cli import main
 from archsim.errors import ConfigError, WorkloadError
 from archsim.inference import run_ideal
-from archsim.training import OnChip, export_network, export_nir, import_network, network_nir, retrain, write_workload
+from archsim.training import (
+    OnChip,
+    Technology,
+    export_network,
+    export_nir,
+    import_network,
+    network_nir,
+    retrain,
+    write_workload,
+)
+from archsim.training.fitting import realised
 from archsim.workload.model import InputData, Workload, WorkloadSettings
 from archsim.workload.network import Layer, Network, NeuronModel, Pool
 from archsim.workload.neurons import readout
@@ -62,7 +72,9 @@ def chains(draw):
         reset = "zero" if kind == "threshold" else draw(st.sampled_from(["subtract", "zero"]))
         v_reset = np.zeros(size) if kind == "threshold" else values(-0.3, 0.1)
         threshold = np.full(size, np.inf) if kind == "accumulate" else values(0.5, 1.5)
-        return NeuronModel(kind, decay, gain, threshold, leak, v_reset, reset)
+        has_synapse = kind in ("lif", "accumulate") and draw(st.booleans())
+        synapse = (values(0.2, 0.8), values(0.5, 1.5)) if has_synapse else (None, None)
+        return NeuronModel(kind, decay, gain, threshold, leak, v_reset, reset, "one", *synapse)
 
     def layer(name, kind, source, in_shape, out, kernel=(1, 1), stride=(1, 1), padding=(0, 0), groups=1, **more):
         weights = random.normal(0, 1.5 / np.sqrt(in_shape[0]), (out, in_shape[0] // groups, *kernel))
@@ -119,17 +131,13 @@ def test_a_written_network_is_read_as_the_same(update, tmp_path):
 
 
 KNOWN = (
-    "; training knows chains of convolutions and fully connected layers, each with IF, LIF or threshold neurons that "
-    "fire at most once per timestep, the last perhaps with a readout"
+    "; training knows chains of convolutions and fully connected layers, each with neurons that fire at most once per "
+    "timestep, the last perhaps with a readout"
 )
 
 
 def many(neuron):
     return replace(neuron, spikes_per_step="many")
-
-
-def with_synapse(neuron):
-    return replace(neuron, synapse_decay=np.full((1, 1, 1), 0.5), synapse_gain=np.ones((1, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,6 @@ def with_synapse(neuron):
         (lambda layer: {"delayed": True}, "reads spikes of one timestep earlier (recurrence)"),
         (lambda layer: {"adds": ("conv1",)}, "adds what conv1 delivers (a join)"),
         (lambda layer: {"source": "conv1"}, "reads 'conv1', not 'conv2' before it (a branch)"),
-        (lambda layer: {"neuron": with_synapse(layer.neuron)}, "has neurons whose synapses keep a current"),
         (lambda layer: {"neuron": many(layer.neuron)}, "has neurons that fire several times in a timestep"),
         (lambda layer: {"neuron": readout()}, "has no neurons that fire and is not the last"),
     ],
@@ -246,6 +253,17 @@ def test_gradients_are_those_of_exact_products():
         gradients.append(net.layers[0].weight.grad.clone())
     assert torch.equal(*gradients)
     assert not torch.equal(net(inputs), net(inputs, chip))
+
+
+def test_channel_groups_take_the_chip_itself():
+    layer = archsim.load_workload("digits-cnn").network.layers[0]
+    split = replace(layer, in_shape=(2, 8, 8), groups=2, source="input")
+    net = import_network(Network("grouped", (2, 8, 8), (split,)), 1)
+    text = (
+        "^a Technology cuts whole matrices, not those of 2 channel groups; put the chip itself in the loop with OnChip$"
+    )
+    with pytest.raises(WorkloadError, match=text):
+        realised(net, Technology(), ChipSeed())
 
 
 def test_ranges_and_gains_stay_between_fits_while_devices_are_new():

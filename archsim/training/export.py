@@ -158,21 +158,30 @@ def _neuron_node(layer: Layer, shape: tuple[int, ...], settings: WorkloadSetting
     def each(values: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.asarray(values, np.float64), layer.conv_shape).reshape(shape).copy()
 
+    def time_constant(decay: np.ndarray) -> np.ndarray:
+        """In seconds; see `workload.nir_neurons`."""
+        if not np.all((decay > 0.0) & (decay < 1.0)):
+            raise WorkloadError(
+                f"layer '{layer.name}' has neurons with decays from {decay.min():g} to {decay.max():g}; as NIR states "
+                "time constants, leaky neurons need a decay above 0 and below 1"
+            )
+        n_steps = -1.0 / np.log(decay) if settings.lif_update == "exponential" else 1.0 / (1.0 - decay)
+        return settings.timestep_s * n_steps
+
     decay, gain = each(neuron.decay), each(neuron.input_gain)
-    threshold, leak, reset = each(neuron.v_threshold), each(neuron.v_leak), each(neuron.v_reset)
+    firing = {"v_threshold": each(neuron.v_threshold), "v_reset": each(neuron.v_reset)}
     if neuron.kind == "threshold":
-        return nir.Threshold(threshold)
+        return nir.Threshold(firing["v_threshold"])
     if neuron.kind == "if":
-        return nir.IF(r=gain, v_threshold=threshold, v_reset=reset)
-    if neuron.kind == "accumulate" and np.all(decay == 1.0):
+        return nir.IF(r=gain, **firing)
+    if neuron.kind == "accumulate" and neuron.synapse_decay is None and np.all(decay == 1.0):
         return None if np.all(gain == 1.0) else nir.I(r=gain)
-    if not np.all((decay > 0.0) & (decay < 1.0)):
-        raise WorkloadError(
-            f"layer '{layer.name}' has neurons with decays from {decay.min():g} to {decay.max():g}; as NIR states "
-            "time constants, leaky neurons need a decay above 0 and below 1"
-        )
-    tau_steps = -1.0 / np.log(decay) if settings.lif_update == "exponential" else 1.0 / (1.0 - decay)
-    leaky = {"tau": settings.timestep_s * tau_steps, "r": gain / (1.0 - decay), "v_leak": leak}
+    tau = time_constant(decay)
+    membrane = {"r": gain / (1.0 - decay), "v_leak": each(neuron.v_leak)}
+    if neuron.synapse_decay is None or neuron.synapse_gain is None:
+        return nir.LI(tau=tau, **membrane) if neuron.kind == "accumulate" else nir.LIF(tau=tau, **membrane, **firing)
+    kept = each(neuron.synapse_decay)
+    synapse = {"tau_syn": time_constant(kept), "tau_mem": tau, "w_in": each(neuron.synapse_gain) / (1.0 - kept)}
     if neuron.kind == "accumulate":
-        return nir.LI(**leaky)
-    return nir.LIF(**leaky, v_threshold=threshold, v_reset=reset)
+        return nir.CubaLI(**synapse, **membrane)
+    return nir.CubaLIF(**synapse, **membrane, **firing)

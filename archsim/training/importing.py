@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from archsim.analog.neurons import load_neuron
+from archsim.analog.neurons import filter_current, load_neuron
 from archsim.errors import WorkloadError
 from archsim.training.net import Net, Weighted
 from archsim.training.surrogate import Spike
 from archsim.workload.network import INPUT, Layer, Network, NeuronModel
 
 _KNOWN = (
-    "training knows chains of convolutions and fully connected layers, each with IF, LIF or threshold neurons that "
-    "fire at most once per timestep, the last perhaps with a readout"
+    "training knows chains of convolutions and fully connected layers, each with neurons that fire at most once per "
+    "timestep, the last perhaps with a readout"
 )
 
 
@@ -31,7 +31,7 @@ class NetworkLayer(Weighted):
         super().__init__(_tensor(layer.weights), bias=layer.bias is not None)
         if self.bias is not None:
             self.bias = torch.nn.Parameter(_tensor(layer.bias))
-        self.layer = layer
+        self.layer, self.groups = layer, layer.groups
 
     def product(self, values: Tensor, weight: Tensor) -> Tensor:
         """Weighted sums of the inputs, shape (sample, channel, height, width)."""
@@ -57,8 +57,17 @@ class NetworkNeurons:
     def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor, Tensor]:
         """Potentials after one timestep, and what the neurons emit: spikes, or as a readout the potentials.
 
-        Equal to `archsim.analog.neurons.step`, with a gradient.
+        Equal to `archsim.analog.neurons.filter_current` and `step`, with a gradient.
         """
+        neuron = self._tensors
+        if neuron.synapse_decay is None:
+            return self._fire(potential, current)
+        before = potential if isinstance(potential, Tensor) else torch.zeros(2, dtype=current.dtype)
+        filtered = filter_current(before[1], current, neuron)
+        left, emitted = self._fire(before[0], filtered)
+        return torch.stack([left, filtered]), emitted
+
+    def _fire(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor, Tensor]:
         neuron = self._tensors
         v = neuron.v_leak + neuron.decay * (potential - neuron.v_leak) + neuron.input_gain * current
         if not self.fires:
@@ -131,7 +140,6 @@ def _fault(layer: Layer, before: str, is_last: bool) -> str | None:
         "reads spikes of one timestep earlier (recurrence)": layer.delayed,
         f"adds what {', '.join(layer.adds)} delivers (a join)": bool(layer.adds),
         f"reads '{layer.source}', not '{before}' before it (a branch)": layer.source != before,
-        "has neurons whose synapses keep a current": layer.neuron.synapse_decay is not None,
         "has neurons that fire several times in a timestep": layer.neuron.spikes_per_step == "many",
         "has no neurons that fire and is not the last": not layer.neuron.fires and not is_last,
     }

@@ -106,7 +106,10 @@ class Dynamics(Protocol):
         """Whether `step` emits something of its own; else what it emits is the potential, an output."""
 
     def step(self, potential: Tensor | float, current: Tensor) -> tuple[Tensor | float, Tensor]:
-        """Potentials after one timestep (0.0 at rest) and what the neurons emit, for weighted sums of one timestep."""
+        """Potentials after one timestep (0.0 at rest) and what the neurons emit, for weighted sums of one timestep.
+
+        Where synapses keep a current as well, potentials have a first axis of 2: potential and current.
+        """
 
 
 class Accumulator:
@@ -161,7 +164,8 @@ class Seen:
     sums: Tensor
     """Weighted sums with bias, before batch norm."""
     potential: Tensor | float
-    """After firing, of fewer units than channels where they are shared; of the readout all that it has summed up."""
+    """After firing, see `Dynamics.step`; of fewer units than channels where they are shared; of the readout all that it
+    has summed up."""
     emitted: Tensor
     """What neurons emitted, before pooling; of the readout its potential."""
 
@@ -185,6 +189,8 @@ class Weighted(nn.Module):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
         self.padding, self.stride, self.pool = padding, stride, pool
+        self.groups = 1
+        """Channel groups; only imported layers have several."""
         self.limit: float | None = None
         """Largest absolute weight that training may leave behind; None: any."""
         self.full_scale: float | None = None
@@ -367,7 +373,9 @@ def _step(
     if cells is None or cells.circuit is None or not isinstance(left, Tensor):
         return left, emitted
     kept = _valued(left, cells.circuit.stored(left.detach()))
-    return kept, emitted if neurons.fires else kept
+    if neurons.fires:
+        return kept, emitted
+    return kept, kept if kept.ndim == emitted.ndim else kept[0]
 
 
 def _valued(exact: Tensor, changed: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from archsim.analog.circuit import Wires
 from archsim.analog.devices import ChipSeed, cell_conductances, wanted
 from archsim.analog.read_noise import noise_variance
 from archsim.analog.wires import effective_conductance
-from archsim.errors import ConfigError
+from archsim.errors import ConfigError, WorkloadError
 from archsim.hardware.devices import PRESETS, DevicePhysics
 from archsim.hardware.models import Hardware
 from archsim.training.net import Cells, Weighted, rolled, unrolled
@@ -96,7 +96,15 @@ class Technology:
             layer: Its weights; those beyond its `full_scale` are clipped.
             name: Stream of the layer's random draws.
             chip: Which chip.
+
+        Raises:
+            WorkloadError: The layer has channel groups.
         """
+        if layer.groups > 1:
+            raise WorkloadError(
+                f"a Technology cuts whole matrices, not those of {layer.groups} channel groups; put the chip itself in "
+                "the loop with OnChip"
+            )
         matrix, shape = unrolled(layer.weight), layer.weight.shape
         n_parts = shape[2:].numel() if self.layout == "kernel_position" else 1
         found, variance = self.effective(matrix.unflatten(0, (n_parts, -1)), layer.full_scale, name, chip)
