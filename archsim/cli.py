@@ -329,7 +329,6 @@ def _sweep(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from archsim import api
     from archsim.report.compare_page import compare_page, verdict
-    from archsim.report.page import Table
     from archsim.result import Result, require_writable
 
     if options.output is not None:
@@ -346,10 +345,10 @@ def _compare(options: argparse.Namespace) -> int:
         return 0
     for sentence in verdict(found, labels):
         print(sentence)
-    tables = [part for section in compare_page(found, labels).sections for part in section.parts]
-    for part in tables:
-        if isinstance(part, Table):
-            _print_table(_console(), part.caption, part.head, [*part.rows, *([part.foot] if part.foot else [])])
+    console = _console()
+    for section in compare_page(found, labels).sections:
+        for table in section.tables:
+            _print_table(console, table.caption, table.head, [*table.rows, *([table.foot] if table.foot else [])])
     if options.output is not None:
         print(f"report: {options.output / 'compare.html'}")
     return 0
@@ -405,7 +404,6 @@ def _robustness(options: argparse.Namespace) -> int:
     from archsim import api
     from archsim.hardware.reader import require_chip
     from archsim.report import robustness_page as pages
-    from archsim.report.page import Table
     from archsim.result import require_writable
     from archsim.training.workload_files import require_nir, write_workload
 
@@ -430,9 +428,8 @@ def _robustness(options: argparse.Namespace) -> int:
         return 0
     console = _console()
     for section in page.sections:
-        for part in section.parts:
-            if isinstance(part, Table):
-                _print_table(console, section.question, part.head, part.rows)
+        for table in section.tables:
+            _print_table(console, section.question, table.head, table.rows)
     print(page.verdict)
     if options.output is not None:
         print(f"report: {options.output / 'robustness.html'}")

@@ -132,6 +132,30 @@ def test_the_page_escapes_names(found):
     assert [section.id for section in page.sections] == ["layers", "causes", "sizes", "repairs"]
 
 
+def test_pictures_say_what_their_tables_say(found):
+    layers, causes, sizes, repairs = robustness_page(found, "chip", "net").sections
+    picture = layers.parts[1]
+    dots = [shape for shape in picture.shapes if shape.kind == "dot"]
+    spiking = [layer for layer in found.layers if any(layer.spike_errors)]
+    assert [dot.title.rpartition(": ")[2] for dot in dots] == [
+        f"{error:.3f}" for layer in spiking for error in layer.spike_errors
+    ]
+    heights = [-float(dot.y) for dot in dots]
+    errors = [error for layer in spiking for error in layer.spike_errors]
+    assert np.corrcoef(heights, errors)[0, 1] > 0.9999  # a straight scale
+    for section, trials in ((causes, found.causes), (sizes, found.sizes), (repairs, found.repairs)):
+        chart = section.parts[-1]
+        shown = chart.bars[-len(trials) :]
+        assert [bar.label for bar in shown] == [trial.name for trial in trials]
+        for bar, trial in zip(shown, trials, strict=True):
+            widths = [float(segment.width) for segment in bar.segments]
+            assert widths == ([] if not trial.accuracy else [pytest.approx(100 * trial.accuracy, abs=0.01)])
+            assert [segment.colour for segment in bar.segments] == ["c2" if found.is_within(trial) else "c5"] * len(
+                widths
+            )
+        assert section.tables == (chart.table,)
+
+
 def test_the_command_writes_a_report(monkeypatch, tmp_path, capsys, found):
     monkeypatch.setattr("archsim.api.robustness", lambda *arguments, **options: found)
     arguments = ["robustness", "demo", "digits-mlp", "-o", str(tmp_path / "out")]

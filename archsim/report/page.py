@@ -114,6 +114,12 @@ class Section:
     question: str
     parts: tuple[Part, ...]
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Its tables, those that stand for charts and pictures included."""
+        found = (part if isinstance(part, Table) else getattr(part, "table", None) for part in self.parts)
+        return tuple(table for table in found if table is not None)
+
 
 @dataclass(frozen=True)
 class Page:

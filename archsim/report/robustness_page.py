@@ -10,7 +10,8 @@ from typing import Any
 from archsim.analysis.robustness import Robustness, Trial
 from archsim.report.html import render_html
 from archsim.report.markdown import render_markdown
-from archsim.report.page import Page, Section, Table, Text
+from archsim.report.page import Page, Part, Section, Table, Text
+from archsim.report.robustness_charts import accumulation, accuracies
 from archsim.report.text import DASH, area_scale, percent, plain, points
 from archsim.result import FORMAT_VERSION, write_json, write_together
 
@@ -91,14 +92,19 @@ def _layers(found: Robustness) -> Section:
     ]
     head = ("layer", "error of sums", "NF", *(f"spikes, t = {step}" for step in range(1, n_steps + 1)))
     table = Table("Errors of every layer, calibrated", head, tuple(rows))
-    return Section("layers", "Which layers are wrong, and does it add up?", (Text(_LAYERS_TEXT, "soft"), table))
+    picture = accumulation(found.layers)
+    parts: list[Part] = [Text(_LAYERS_TEXT, "soft"), table]
+    if picture is not None:
+        parts.insert(1, picture)
+    return Section("layers", "Which layers are wrong, and does it add up?", tuple(parts))
 
 
 def _causes(found: Robustness) -> Section:
     text = "The same chip without one of its non-idealities each; what it would give back."
     rows = [(plain(trial.name), *_accuracies(trial, found.baseline), plain(trial.note)) for trial in found.causes]
     table = Table("Accuracy by what is ideal", ("with", "raw", "final", "gain", "note"), tuple(rows))
-    return Section("causes", "Where do errors come from?", (Text(text, "soft"), table))
+    chart = accuracies(found, (found.baseline, *found.causes), table)
+    return Section("causes", "Where do errors come from?", (Text(text, "soft"), chart))
 
 
 def _sizes(found: Robustness) -> Section:
@@ -116,7 +122,7 @@ def _sizes(found: Robustness) -> Section:
     ]
     head = ("crossbar", "raw", "final", "gain", "crossbars", f"area [{scale.unit}]", "within budget", "note")
     table = Table("Accuracy by size, everything else as it is", head, tuple(rows))
-    return Section("sizes", "How large may crossbars be?", (table,))
+    return Section("sizes", "How large may crossbars be?", (accuracies(found, found.sizes, table),))
 
 
 def _repairs(found: Robustness) -> Section:
@@ -133,11 +139,9 @@ def _repairs(found: Robustness) -> Section:
         for trial in (found.baseline, *found.repairs)
     ]
     head = ("repair", "keys", "raw", "final", "gain", f"area [{scale.unit}]", "numbers to keep", "note")
-    return Section(
-        "repairs",
-        "What helps, cheapest first?",
-        (Text(_REPAIRS_TEXT, "soft"), Table("Accuracy with it", head, tuple(rows), n_text=2)),
-    )
+    table = Table("Accuracy with it", head, tuple(rows), n_text=2)
+    chart = accuracies(found, (found.baseline, *found.repairs), table)
+    return Section("repairs", "What helps, cheapest first?", (Text(_REPAIRS_TEXT, "soft"), chart))
 
 
 def _accuracies(trial: Trial, baseline: Trial) -> Sequence[str]:
