@@ -4,10 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reports"))
-from study import Study, digits
+from study import Figures, Study, digits
 
 
 @pytest.fixture
@@ -40,6 +41,20 @@ def test_an_interrupted_point_leaves_nothing(study):
 def test_seeds_are_averaged(study):
     found = study.over_seeds("a", {}, lambda seed: {"x": seed})
     assert found.text("x") == "2.0 ± 1.4"
+
+
+def test_more_seeds_where_networks_differ_much(study, tmp_path):
+    assert len(study.over_seeds("a", {}, lambda seed: {"x": seed}, 10).values["x"]) == 10
+    small = Study("name", tmp_path / "small", small=True)
+    assert len(small.over_seeds("a", {}, lambda seed: {"x": seed}, 10).values["x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([37626.13] * 2, "37,626"), ([74.2312, 74.2313], "74.23"), ([1200, 1210], "1,205 ± 5"), ([0.5, 0.7], "0.6 ± 0.1")],
+)
+def test_brief_figures_have_a_spread_where_it_shows(values, text):
+    assert Figures({"x": np.array(values)}).brief("x") == text
 
 
 def test_a_failed_criterion_is_an_exit_code(study):
