@@ -112,7 +112,9 @@ class Figures:
         """Mean to four digits, with the standard deviation where it shows in them."""
         mean, spread = self.mean(key), float(self.values[key].std())
         text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
-        return text if spread < 5e-4 * abs(mean) else f"{text} ± {spread:.2g}"
+        if spread < 5e-4 * abs(mean):
+            return text
+        return f"{text} ± {spread:,.0f}" if spread >= 10 else f"{text} ± {spread:.2g}"
 
 
 GATES = ["| criterion | found | holds |", "|---|---|---|"]
