@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from archsim.sweeps.driver import Driver
-from archsim.sweeps.run import Plan, run_sweep, tasks_of
+from archsim.sweeps.plan import Plan
+from archsim.sweeps.run import run_sweep, tasks_of
 from archsim.sweeps.space import load_space
 from archsim.sweeps.workers import Processes
 

@@ -30,7 +30,8 @@ from archsim.sweeps.cache import Cache
 from archsim.sweeps.driver import MAX_DEATHS, Driver
 from archsim.sweeps.evaluation import Answer, evaluate_batch
 from archsim.sweeps.measures import MEASURES
-from archsim.sweeps.run import Plan, run_sweep
+from archsim.sweeps.plan import Plan
+from archsim.sweeps.run import run_sweep
 from archsim.sweeps.space import load_space
 from archsim.sweeps.store import Store
 from archsim.sweeps.workers import Processes

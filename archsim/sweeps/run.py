@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archsim.errors import ConfigError, WorkloadError
+from archsim.errors import ConfigError
 from archsim.sweeps.cache import DEFAULT_LIMIT_MIB
 from archsim.sweeps.driver import Driver, Tally
-from archsim.sweeps.evaluation import Job, Task, workload_of
-from archsim.sweeps.identity import Base, base_of, point_key
-from archsim.sweeps.space import Point, Space, load_space
+from archsim.sweeps.evaluation import Task
+from archsim.sweeps.plan import Plan
+from archsim.sweeps.space import Space, load_space
 from archsim.sweeps.store import FAILED, Record, Store
 from archsim.sweeps.table import collect, write_table
 from archsim.sweeps.workers import Given, InProcess, Processes, Workers
@@ -99,49 +98,6 @@ def tasks_of(plan: Plan) -> Sequence[Task]:
     from archsim.sweeps.search import recorded_tasks  # imports optuna
 
     return recorded_tasks(plan)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A space, where its records go, and what workers need to know."""
-
-    space: Space
-    job: Job
-    store: Store
-    base: Base
-
-    @classmethod
-    def of(cls, space: Space, folder: Path, cache_mib: int = DEFAULT_LIMIT_MIB) -> Plan:
-        """Plan of a space in a folder."""
-        if cache_mib < 0:
-            raise ConfigError(f"the cache's limit is {cache_mib} MiB; it must be at least 0")
-        file = space.file
-        job = Job(
-            space.hardware,
-            space.places,
-            str(space.folder.absolute()),
-            file.samples,
-            file.chips,
-            file.seed,
-            str((folder / "cache").absolute()),
-            cache_mib << 20,
-        )
-        return cls(space, job, Store(folder), base_of(space.hardware))
-
-    def task(self, point: Point) -> Task:
-        """A point with its key. A workload that cannot be loaded is hashed by its settings, and fails when it runs."""
-        try:
-            workload_hash = workload_of(self.job, point)[1]
-        except WorkloadError as err:
-            workload_hash = f"{point.workload} {sorted(point.settings)} {err}"
-        job = self.job
-        key = point_key(self.base, point.hardware, workload_hash, job.samples, job.chips, job.seed)
-        return Task(key, point, workload_hash)
-
-    def tally(self, total: int | None) -> Tally:
-        """A count of points that shows the first objective."""
-        objective, direction = next(iter(self.space.file.objectives.items()))
-        return Tally(total, objective, direction == "maximize")
 
 
 def _all_points(plan: Plan, workers: Workers, retry_failed: bool, progress: Progress | None) -> Sequence[Task]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from archsim.errors import ConfigError
 from archsim.sweeps.axes import Axis, Range, Value
 from archsim.sweeps.driver import Driver, Tally
 from archsim.sweeps.evaluation import Task
+from archsim.sweeps.plan import Plan
 from archsim.sweeps.store import FAILED, Record
 from archsim.sweeps.workers import Workers
-
-if TYPE_CHECKING:
-    from archsim.sweeps.run import Plan
 
 JOURNAL = "search.journal"
 MAX_EXCLUDED = 100
