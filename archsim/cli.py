@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -434,7 +435,9 @@ def _robustness(options: argparse.Namespace) -> int:
     if options.output is not None:
         print(f"report: {options.output / 'robustness.html'}")
         if found.tuned is not None:
-            print(f"retrained network: archsim run {options.hardware} {options.output / TUNED}.yaml")
+            again = ["archsim", "run", options.hardware, f"{options.output / TUNED}.yaml"]
+            keys = [key for key in options.overrides if not key.startswith("workload.")]  # those are in the file
+            print(f"retrained network: {shlex.join([*again, *(part for key in keys for part in ('--set', key))])}")
     return 0
 
 

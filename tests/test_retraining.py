@@ -221,6 +221,8 @@ def on_chip_and_inferred(hardware, workload):
         {"mapping.bias": "row", "chip.neuron.v_mem_bits": 6},
         {"mapping.first_layer": "digital", "tile.pe.adc.inl_lsb": 0.5, "tile.pe.adc.offset_sigma_lsb": 0.5},
         {"tile.pe.crossbar.rows": 32, "tile.pe.adc.range": "full", "mapping.unused_cells": "open"},
+        {"tile.pe.crossbar.signed": "diff", "mapping.encoding": "high_resistance", "mapping.squeeze": "columns"},
+        {"tile.pe.crossbar.signed": "offset", "mapping.polarity": "per_crossbar"},
     ],
     ids=lambda keys: ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in keys.items()),
 )
@@ -361,6 +363,7 @@ def test_retraining_gives_most_of_a_harsh_chips_loss_back_and_the_written_networ
     assert main(["robustness", "spikesim-rram-64", "digits-cnn", *keys, *counts, "-o", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "weights, tuned on 10 x 240 samples" in shown
+    assert f"retrained network: archsim run spikesim-rram-64 {out}/tuned.yaml {' '.join(keys)}\n" in shown
     stored = json.loads((out / "robustness.json").read_text())
     trial = stored["repairs"][-1]
     assert (trial["name"], trial["n_epochs"], trial["n_tuning_samples"]) == ("retrained for 10 epochs", 10, 240)
