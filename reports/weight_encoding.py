@@ -1,14 +1,15 @@
 """How weights are stored in cells, and what it does: `python reports/weight_encoding.py [--small]`.
 
 Writes reports/weight-encoding/README.md: `digits-cnn` on chips with wires and devices that are not ideal, by scheme of
-signs, bits per cell, `mapping.encoding` and `mapping.polarity`. Nothing is trained. Interrupted runs go on where they
-ended.
+signs, bits per cell, `mapping.encoding` and `mapping.polarity`; `digits-mlp` too, by scope of the gains. Nothing is
+trained. Interrupted runs go on where they ended.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from study import GATES, Figures, Point, Study, study, table
 
 import archsim
+from archsim.activity import Activity
 from archsim.analog.arrays import largest_level
 from archsim.analog.devices import ChipSeed
 from archsim.analog.layer import InputFormat, ProgrammedLayer
@@ -27,6 +29,7 @@ from archsim.mapping import map_network
 from archsim.mapping.model import LayerMapping
 
 CHIP, NETWORK = "spikesim-rram-64", "digits-cnn"
+NETWORKS, SCOPES = (NETWORK, "digits-mlp"), ("layer", "column", "batch_norm")
 DEVICE = {
     "tile.pe.crossbar.device.preset": "rram-20k-200k",
     "tile.pe.crossbar.device.d2d_sigma_rel": 0.1,
@@ -59,6 +62,7 @@ COLUMNS = {
     "calibrated": "calibrated [%]",
     "read": "reads of a sample [nJ]",
 }
+COLUMNS_OF_GAINS = {key: COLUMNS[key] for key in ("nf", "raw", "calibrated")}
 IN_PER_CENT = ("power", "read")
 RATE = 0.1
 """Share of driven rows for the power of a read; that of `digits-cnn`."""
@@ -80,11 +84,38 @@ def chips(this: Study) -> Found:
     found = {}
     for key, plan in plans.items():
         name = "_".join(key).translate({ord(" "): "_", ord(","): None, ord("'"): None})
-        of_chips = this.over_seeds(name, plan, lambda seed, plan=plan: compute(this, plan, seed))
+        of_chips = this.over_seeds(name, DEVICE | plan, lambda seed, plan=plan: compute(this, plan, seed))
         cells = this.point(f"{name}_cells", plan, lambda plan=plan: stored(plan))
         alike = {column: np.full(len(this.seeds), value) for column, value in cells.items()}
         found[key] = Figures({**of_chips.values, **alike})
     return found
+
+
+def with_gains(this: Study) -> dict[tuple[str, str, str], Figures]:
+    """NF and accuracy of two networks with `diff` and cells of 4 bits, by scope of the digital gains."""
+
+    def compute(network: str, changes: dict[str, object], seed: int) -> Point:
+        workload = archsim.load_workload(network)
+        activity = infer(map_network(archsim.load_hardware(CHIP, changes), workload), workload, 1, seed)
+        return accuracies(activity)
+
+    found = {}
+    for network, scope, how in () if this.small else product(NETWORKS, SCOPES, ("standard", "high resistance")):
+        plan = DEVICE | CELLS["diff, 4 bits"] | STORED[how] | {"mapping.calibration": scope}
+        name = f"{network}_{scope}_{how.replace(' ', '_')}"
+        found[network, scope, how] = this.over_seeds(
+            name, plan, lambda seed, network=network, plan=plan: compute(network, plan, seed)
+        )
+    return found
+
+
+def accuracies(activity: Activity) -> Point:
+    """NF, mean over layers, and accuracies, all in per cent."""
+    return {
+        "nf": 100 * float(np.mean([layer.nf for layer in activity.layers.values()])),
+        "raw": 100 * activity.accuracy.raw,
+        "calibrated": 100 * activity.accuracy.calibrated,
+    }
 
 
 def stored(changes: dict[str, object]) -> Point:
@@ -108,9 +139,7 @@ def compute(this: Study, changes: dict[str, object], seed: int) -> Point:
     layers = [program(mapping, mapped, 1.0, ROWS, ChipSeed(seed)).crossbars for mapped in mapping.layers]
     return {
         "power": 1e6 * sum(mean_power_w(layer, mapped) for layer, mapped in zip(layers, mapping.layers, strict=True)),
-        "nf": 100 * float(np.mean([layer.nf for layer in activity.layers.values()])),
-        "raw": 100 * activity.accuracy.raw,
-        "calibrated": 100 * activity.accuracy.calibrated,
+        **accuracies(activity),
         "read": float(energy["crossbar"]) * 1e-3,
     }
 
@@ -127,7 +156,7 @@ def mean_power_w(layer: ProgrammedLayer, mapped: LayerMapping) -> float:
 def main() -> int:
     """Compute what is missing and write tables and figure."""
     this = study("weight-encoding", __doc__)
-    found = chips(this)
+    found, gained = chips(this), with_gains(this)
     draw(this, found)
     rows = [[*key, *(figures.text(column) for column in COLUMNS)] for key, figures in found.items()]
     lines = [
@@ -153,7 +182,15 @@ def main() -> int:
         *table(["signs, cells", "stored", *(name for name in COLUMNS.values())], differences(found)),
         "",
     ]
-    return this.write([*lines, *criteria(this, found), "", *notes(found)])
+    if gained:
+        rows = [[*key, *(figures.text(column) for column in COLUMNS_OF_GAINS)] for key, figures in gained.items()]
+        lines += [
+            "## Two networks and finer gains, `diff` with cells of 4 bits",
+            "",
+            *table(["network", "gains", "stored", *COLUMNS_OF_GAINS.values()], rows),
+            "",
+        ]
+    return this.write([*lines, *criteria(this, found, gained), "", *notes(found)])
 
 
 def beside(found: Found, key: tuple[str, str], column: str) -> np.ndarray:
@@ -176,7 +213,7 @@ def differences(found: Found) -> list[list[str]]:
     return rows
 
 
-def criteria(this: Study, found: Found) -> list[str]:
+def criteria(this: Study, found: Found, gained: dict[tuple[str, str, str], Figures]) -> list[str]:
     """Table of pass criteria."""
     rows = ["## Criteria", "", *GATES]
     better = [key for key in changed(found) if key[1] != "two's complement"]
@@ -196,6 +233,16 @@ def criteria(this: Study, found: Found) -> list[str]:
     gate("swapped: mean level falls or stays", swapped, "level", -1)
     gate("swapped: NF falls or stays", swapped, "nf", -1)
     gate("swapped: power of a read falls or stays", swapped, "power", -1)
+    if gained:
+        means = [
+            gained[network, scope, "high resistance"].mean("calibrated")
+            - gained[network, scope, "standard"].mean("calibrated")
+            for network, scope in product(NETWORKS, SCOPES)
+        ]
+        text = ", ".join(f"{mean:+.1f}" for mean in means)
+        rows.append(
+            this.gate("encoded: so with any gains, in both networks", text, all(mean >= -0.5 for mean in means))
+        )
     twos = [key for key in found if key[1] == "two's complement"]
     if twos:
         gate("two's complement: NF is larger", twos, "nf", 1)
