@@ -23,6 +23,8 @@ _FARTHEST = 30.0
 """A ceiling this many times as high as the layer's lowest is not drawn."""
 _LETTER = 1.9
 """Width of a letter in percent of the picture on a phone, where it is widest."""
+_DOT = 1.4
+"""Radius of a dot in percent of the picture there."""
 _TEXT = (
     "One dot per layer: synaptic operations (dense) per byte moved for it, and per second between its first start and "
     "its last leave. The marks above a dot are its lowest ceilings: the same operations over the time that the busiest "
@@ -127,8 +129,11 @@ def _marks(points: pd.DataFrame, near: pd.DataFrame, palette: dict[str, str]) ->
 
 
 def _names(points: pd.DataFrame, axes: _Axes) -> list[Shape]:
-    """Names below their dots, or beside them where another name is; left out where all places are taken."""
+    """Names below their dots, or beside them where another dot or name is; left out where all places are taken."""
     taken: list[tuple[float, float, float]] = []
+    for point in points.to_dict("records"):
+        x, y = axes.x(point["ops_per_byte"]), axes.y(point["ops_per_s"])
+        taken.append((x - _DOT, x + _DOT, y + 4))
     labels: list[Shape] = []
     for point in points.to_dict("records"):
         x, y, name = axes.x(point["ops_per_byte"]), axes.y(point["ops_per_s"]), shorten(point["layer"], 14)
@@ -141,7 +146,7 @@ def _names(points: pd.DataFrame, axes: _Axes) -> list[Shape]:
         )
         for at, below, anchor in places:
             left = at - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
-            free = all(left > end or left + wide < first or abs(below - row) > 13 for first, end, row in taken)
+            free = all(left >= end or left + wide <= first or abs(below - row) > 13 for first, end, row in taken)
             if free and left >= 0 and left + wide <= 100:
                 taken.append((left, left + wide, below))
                 labels.append(drawing.label(at, below, name, anchor))

@@ -35,8 +35,8 @@ _ANOMALIES_TEXT = (
 )
 _CAUSES = {
     "data": "its input came last",
-    "server": "it was busy with the token before",
-    "arbiter": "it was busy with another stream",
+    "server": "the part was busy with the token before",
+    "arbiter": "the part was busy with another stream",
     "credit": "there was no room behind it",
 }
 
@@ -59,13 +59,14 @@ def why(result: Result) -> Section:
 def sentences(result: Result) -> tuple[str, ...]:
     """What limits the run and what to change first, in one or two sentences."""
     stack, found = latency_stack(result), findings(result)
-    latency = format_time(int(stack["duration_ps"].sum()))
+    of_sample = "" if result.summary["n_samples"] == 1 else " of sample 0"
+    latency = format_time(int(stack["duration_ps"].sum())) + of_sample
     top = stack.iloc[0]
     if not found:
         tried = "No tried change saves 1 %" if result.changes is not None else "Changes of the chip were not tried"
         return (
             f"{percent(top['share'])} of the latency of {latency} is spent in {kind_label(top['kind'])} of "
-            f"{layer_label(top['layer'])}, which started no earlier because {_CAUSES[top['cause']]}.",
+            f"{layer_label(top['layer'])}, where no service started earlier because {_CAUSES[top['cause']]}.",
             tried + ("." if result.changes is not None else " (archsim report does it)."),
         )
     first, most = found[0], max(found, key=saved)
