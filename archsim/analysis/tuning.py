@@ -45,9 +45,8 @@ def samples_to_learn_from(workload: Workload, n_judged: int) -> Workload:
     """
     data = workload.input
     assert data is not None, "robustness has samples"
-    values = data.values[n_judged:]
-    if workload.calibration is not None:
-        values = np.concatenate([values, workload.calibration.values[:, : values.shape[1]]])
+    parts = [data.values[n_judged:], *([] if workload.calibration is None else [workload.calibration.values])]
+    values = np.concatenate([part[:, : workload.n_timesteps] for part in parts])
     if len(values) < MIN_SAMPLES:
         raise WorkloadError(
             f"besides the {n_judged} samples that are judged there are {len(values)} to learn from; retraining takes "
