@@ -15,7 +15,9 @@ from archsim.analog.layer import InputFormat, LayerGeometry
 from archsim.analog.product import hardware_sums
 from archsim.analog.programming import program_layer
 from archsim.errors import WorkloadError
-from archsim.hardware.models import Adc, Chip, Crossbar, Hardware, MappingPolicy, Neuron, Pe, Tile
+from archsim.hardware.models import Chip, Hardware, Neuron, Tile
+from archsim.hardware.pe import Adc, Crossbar, Pe
+from archsim.hardware.policy import MappingPolicy
 from archsim.hardware.reader import load_hardware
 from archsim.inference import infer, run_ideal
 from archsim.mapping.partition import map_network

@@ -11,6 +11,15 @@ from archsim.errors import ConfigError
 from archsim.hardware.costs import CostLibrary
 
 ClockMhz = Annotated[float, Field(ge=0.001, le=1_000_000)]
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=1_048_576)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Group = Annotated[int, Field(ge=1, le=4096)]
+Bits = Annotated[int, Field(ge=1, le=32)]
+Resistance = Annotated[float, Field(ge=0, le=1e9)]
+Switch = Annotated[bool, Field(strict=False)]
+LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 

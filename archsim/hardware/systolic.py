@@ -12,8 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from archsim.hardware.dram import Dram
-from archsim.hardware.models import Auto, Bits, Hardware, MappingPolicy, PositiveInt, Width
-from archsim.hardware.platform import ClockMhz, Part, Platform
+from archsim.hardware.models import Hardware
+from archsim.hardware.platform import Auto, Bits, ClockMhz, Part, Platform, PositiveInt, Width
+from archsim.hardware.policy import MappingPolicy
 
 Bytes = Annotated[int, Field(ge=0, le=65_536)]
 

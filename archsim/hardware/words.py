@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from archsim.hardware.devices import Device, DevicePhysics
-from archsim.hardware.models import Adc, Crossbar, Hardware
+from archsim.hardware.models import Hardware
+from archsim.hardware.pe import Adc, Crossbar
 
 _NOMINAL = {"r_on_ohm", "r_off_ohm", "levels_us", "levels_sigma_us", "source"}
 """Fields that are said in other words than their name and value."""

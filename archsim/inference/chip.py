@@ -21,7 +21,7 @@ from archsim.analog.neurons import potential_full_scale
 from archsim.analog.product import hardware_sums, read_power_w
 from archsim.analog.programming import program_layer, program_operand
 from archsim.errors import MappingError, SimulationError
-from archsim.hardware.models import MappingPolicy
+from archsim.hardware.policy import MappingPolicy
 from archsim.hardware.systolic import SystolicArray
 from archsim.inference.flow import Arrived, LayerRun, State, fire, run_network
 from archsim.mapping import AnyMapping, ArrayLayer, LayerMapping

@@ -6,7 +6,7 @@ import numpy as np
 
 from archsim.activity import Accuracy, Activity, LayerActivity
 from archsim.errors import WorkloadError
-from archsim.hardware.models import MappingPolicy
+from archsim.hardware.policy import MappingPolicy
 from archsim.inference.assumed import any_of_window
 from archsim.inference.seen import layer_activity
 from archsim.workload.model import Recording, Workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from archsim.activity import LayerActivity
-from archsim.hardware.models import MappingPolicy
+from archsim.hardware.policy import MappingPolicy
 from archsim.mapping.rules import is_digital
 from archsim.workload.network import Layer
 

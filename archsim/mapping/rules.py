@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archsim.hardware.models import Hardware, MappingPolicy
+from archsim.hardware.models import Hardware
+from archsim.hardware.policy import MappingPolicy
 from archsim.hardware.systolic import AnyHardware
 from archsim.workload.network import INPUT, Layer, Network, Shape
 
