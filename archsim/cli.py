@@ -404,13 +404,14 @@ def _record(options: argparse.Namespace) -> int:
 def _robustness(options: argparse.Namespace) -> int:
     from archsim import api
     from archsim.hardware.reader import require_chip
-    from archsim.report import robustness_page as pages
     from archsim.result import require_writable
-    from archsim.training.workload_files import require_nir, write_workload
 
     hardware, workload = _load(options)
     assert hardware is not None, "robustness always has a chip"
     assert workload is not None, "robustness always has a workload"
+    from archsim.report import robustness_page as pages  # these are heavy, and faults of files are told without them
+    from archsim.training.workload_files import require_nir, write_workload
+
     if options.output is not None:
         require_writable(options.output)
         if options.retrain:

@@ -139,7 +139,13 @@ def test_schema_is_json_with_the_key_descriptions(capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["run", "demo", "digits-mlp", "--set", "chip.clock=1"], ["run", "no-such-chip"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["run", "demo", "digits-mlp", "--set", "chip.clock=1"],
+        ["run", "no-such-chip"],
+        ["robustness", "demo", "digits-mlp", "--set", "chip.clock=1"],
+    ],
     ids=" ".join,
 )
 def test_help_and_config_faults_import_nothing_heavy(arguments):
