@@ -336,6 +336,17 @@ def test_retraining_needs_samples_and_epochs():
         retrain(archsim.load_hardware("demo"), workload, 0)
 
 
+def test_a_network_that_says_nothing_teaches_nothing():
+    workload = first(archsim.load_workload("digits-mlp"), 8, 4)
+    mute = tuple(replace(layer, weights=layer.weights * 0, bias=None) for layer in workload.network.layers)
+    text = (
+        "^network 'digits-mlp': without a chip its outputs for 8 samples have a spread of 0; there is nothing to learn "
+        "from them. Check its weights and its input$"
+    )
+    with pytest.raises(WorkloadError, match=text):
+        retrain(archsim.load_hardware("demo"), replace(workload, network=replace(workload.network, layers=mute)), 1)
+
+
 # As a repair
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -54,7 +54,8 @@ def retrain(
         The network with other weights and biases.
 
     Raises:
-        WorkloadError: There is no input, a layer cannot be trained (`import_network`), or channels share neurons.
+        WorkloadError: There is no input, a layer cannot be trained (`import_network`), the network says the same of
+            every sample, or channels share neurons.
         MappingError: The network does not fit.
 
     Source: answers of a network as its copy's targets: Hinton, Vinyals and Dean, arXiv 1503.02531.
@@ -69,7 +70,13 @@ def retrain(
     inputs = _real(data, workload.n_timesteps)
     with torch.no_grad():
         answers = net(inputs) / net.n_timesteps
-    gain = LOGIT_SPREAD / max(float(answers.std()), 1e-12)
+    spread = float(answers.std())
+    if not 0 < spread < inf:
+        raise WorkloadError(
+            f"network '{workload.network.name}': without a chip its outputs for {len(inputs)} samples have a spread of "
+            f"{spread:g}; there is nothing to learn from them. Check its weights and its input"
+        )
+    gain = LOGIT_SPREAD / spread
     largest = max(max(layer.n_neurons, prod(layer.in_shape)) for layer in workload.network.layers)
     batch_size = max(1, min(BATCH_SIZE, BATCH_ELEMENTS // (largest * workload.n_timesteps), len(inputs)))
     n_batches = -(-len(inputs) // batch_size)
