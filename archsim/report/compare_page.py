@@ -43,7 +43,7 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy_calibrated": ("Accuracy, calibrated", percent),
     "n_timesteps": ("Timesteps", format_number),
     "mean_timesteps": ("Timesteps until decided", format_number),
-    "energy_wasted_pj": ("Energy wasted behind decisions", format_energy),
+    "energy_wasted_pj": ("Energy wasted behind decisions, whole run", format_energy),
     "synaptic_ops": ("Synaptic operations, dense", format_number),
     "effective_acs": ("Effective accumulates", format_number),
     "effective_macs": ("Effective multiply-accumulates", format_number),
