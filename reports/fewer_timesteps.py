@@ -16,6 +16,8 @@ from study import GATES, Digits, Figures, Point, Study, study, table
 TIMESTEPS = (1, 2, 4, 8)
 STOPPED = 4
 """Timesteps that the network was trained for which is stopped at others."""
+FINE_BITS = 6
+"""Bits of converters beside the chip's own of 4."""
 POLICIES = ("none", "drain", "squash", "wait")
 CONFIDENCE = 0.9
 N_STREAMED = 12
@@ -30,13 +32,16 @@ def trained(this: Study, data: Digits) -> dict[int, Figures]:
     def compute(n_timesteps: int, seed: int) -> Point:
         net = fitted(this, data, cnn(n_timesteps, seed))
         found = figures(on_chip(this, data, net, n_timesteps))
+        found["fine"] = figures(on_chip(this, data, net, n_timesteps, {"tile.pe.adc.bits": FINE_BITS}))["chip"]
         for other in wanted if n_timesteps == STOPPED else ():
             values = found if other == STOPPED else figures(on_chip(this, data, net, other))
             found |= {f"stopped {other}": values["chip"], f"stopped ideal {other}": values["ideal"]}
         return found
 
     return {
-        steps: this.over_seeds(f"trained_{steps}", RECIPE, lambda seed, steps=steps: compute(steps, seed))
+        steps: this.over_seeds(
+            f"trained_{steps}", RECIPE | {"fine bits": FINE_BITS}, lambda seed, steps=steps: compute(steps, seed)
+        )
         for steps in wanted
     }
 
@@ -74,30 +79,36 @@ def main() -> int:
     this = study("fewer-timesteps", __doc__)
     found, ended = trained(this, pixels()), dynamic(this, pixels())
     draw(this, found, ended)
-    lost = [found[steps].mean("ideal") - found[steps].mean("chip") for steps in (1, max(found))]
+    lost = [found[steps].mean("fine") - found[steps].mean("chip") for steps in (1, max(found))]
     ratios = [_ratio(found, key) for key in COSTS]
+    area = found[STOPPED].brief("area_mm2")
     to_four = found[STOPPED].mean("edp_pj_s") / found[1].mean("edp_pj_s")
     lines = [
         "# Fewer timesteps",
         "",
         "Command: `python reports/fewer_timesteps.py`. A CNN of LIF neurons on scikit-learn's digits, trained anew for",
         f"every T, 4-bit weights, on `{CHIP}`; accuracy in percent, mean ± standard deviation over",
-        f"{len(this.seeds)} seeds; energy with leakage.",
+        f"{len(this.seeds)} seeds; energy with leakage. The chip is the same, {area} mm2.",
         "",
         *table(
-            ["T", "ideal", "on the chip", f"trained for {STOPPED}, stopped at T, on the chip", *COSTS.values()],
+            ["T", "ideal", "on the chip", f"{FINE_BITS}-bit converters", f"trained for {STOPPED}", *COSTS.values()],
             [
-                [f"{steps}", part.text("ideal"), part.text("chip"), found[STOPPED].text(f"stopped {steps}")]
-                + [part.brief(key) for key in COSTS]
+                [
+                    f"{steps}",
+                    *(part.text(key) for key in ("ideal", "chip", "fine")),
+                    found[STOPPED].text(f"stopped {steps}"),
+                    *(part.brief(key) for key in COSTS),
+                ]
                 for steps, part in found.items()
             ],
         ),
         "",
         "![Accuracy over timesteps and over the energy-delay product](timesteps.svg)",
         "",
-        f"The chip with its 4-bit converters costs {lost[0]:.1f} points at T = 1, {lost[1]:.1f} at T = {max(found)}.",
-        "That networks with fewer timesteps survive crossbars better is published for errors of wires and devices:",
-        "see [error accumulation](../p0-error-accumulation/README.md).",
+        f"`trained for {STOPPED}`: on the chip, stopped at T. The chip's 4-bit converters cost {lost[0]:.1f} points at",
+        f"T = 1 and {lost[1]:.1f} at T = {max(found)}, compared with {FINE_BITS} bits. That networks with fewer",
+        "timesteps survive crossbars better is published for wires and devices: see",
+        "[error accumulation](../p0-error-accumulation/README.md).",
         "",
         f"From T = 1 to {max(found)} latency grows {ratios[0]:.1f} times, energy {ratios[1]:.1f} times, their product",
         f"{ratios[2]:.0f} times. Published for VGG-16 (DT-SNN, arXiv 2305.17346): 8 times the latency, 4.9 times the",
