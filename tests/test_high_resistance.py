@@ -214,7 +214,7 @@ def test_a_network_on_ideal_cells_spikes_as_it_did(network, signed, changes):
         ({"polarity": "per_crossbar"}, {"as they are", "swapped"}),
         ({"encoding": "high_resistance", "polarity": "per_crossbar"}, {"as they are", "negated", "swapped"}),
     ],
-    ids=lambda value: " ".join(value),
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_sums_of_negated_and_swapped_columns_are_those_of_the_physical_arrays(policy, seen):
     """Crossbars with wires, solved node by node; levels, signs and lifts are chosen here by trying all."""

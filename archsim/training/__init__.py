@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from archsim.training.export import export_nir, network_nir
     from archsim.training.fitting import Recipe, accuracy, train
     from archsim.training.importing import export_network, import_network
-    from archsim.training.net import Net, Neuron, Weighted, random_weight
+    from archsim.training.net import Net, Weighted, random_weight
+    from archsim.training.neurons import Neuron
     from archsim.training.on_chip import OnChip
     from archsim.training.pruning import Squeezed, arrangement, footprint, kept, prune, squeeze, without_filters
     from archsim.training.repair import adapt_batch_norm, with_gains
@@ -55,7 +56,7 @@ __all__ = [
 
 _HOMES = {
     "Net": "net",
-    "Neuron": "net",
+    "Neuron": "neurons",
     "OnChip": "on_chip",
     "Recipe": "fitting",
     "Squeezed": "pruning",

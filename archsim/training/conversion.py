@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from archsim.errors import WorkloadError
-from archsim.training.net import Net, Neuron, Trace, Weighted
+from archsim.training.net import Net, Trace, Weighted
+from archsim.training.neurons import Neuron
 from archsim.workload.builders import fold_batch_norm
 
 QUANTILE_SAMPLES = 1 << 20

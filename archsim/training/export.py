@@ -14,7 +14,8 @@ import numpy as np
 from archsim.errors import WorkloadError
 from archsim.training.conversion import folded
 from archsim.training.importing import require_chain
-from archsim.training.net import Net, Neuron
+from archsim.training.net import Net
+from archsim.training.neurons import Neuron
 from archsim.workload.model import WorkloadSettings
 from archsim.workload.network import INPUT, Layer, Network, Shape
 
