@@ -365,6 +365,7 @@ HARSH = [
 ]
 
 
+@pytest.mark.slow
 def test_retraining_gives_most_of_a_harsh_chips_loss_back_and_the_written_network_proves_it(
     nothing_else, tmp_path, capsys
 ):
