@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from functools import cache
-from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -176,22 +175,16 @@ def test_without_exits_a_stream_is_a_run(seed):
         assert simpy_execution.execute(netlist).end_ps == done.trace.end_ps
 
 
-def test_what_does_not_settle_is_an_error():
+def test_what_does_not_settle_is_an_error(monkeypatch):
     network = archsim.load_workload("digits-mlp").network
-    mapping = map_network(load_hardware("demo", {"mapping.early_exit": "drain"}), network)
-    values = crossbar.activity(network, 2, 2, 0, 0.3)
-    times = cycle([0, 10**12])
-
-    def unsteady(netlist):
-        trace, decided = simpy_execution.execute(netlist), next(times)
-        for lane, times_of in zip(netlist.lanes(), trace.lanes, strict=True):
-            if any(lane is output for output in netlist.output_lanes):
-                times_of.leave_ps[:] = decided
-        return trace
-
-    every = replace(values, exits=np.array([1, 1]))
-    with pytest.raises(SimulationError, match=r"^which timesteps begin with mapping\.early_exit: drain could not be"):
-        execute_stream(mapping, every, unsteady)
+    mapping = map_network(load_hardware("demo", {"mapping.early_exit": "squash"}), network)
+    values = replace(crossbar.activity(network, 1, 2, 0, 0.3), exits=np.array([1]))
+    monkeypatch.setattr("archsim.engine.streams._Search.is_settled_by", lambda self, done: False)
+    with pytest.raises(SimulationError) as error:
+        execute_stream(mapping, values, simpy_execution.execute)
+    assert str(error.value) == (
+        "which timesteps begin with mapping.early_exit: squash could not be settled; set it to wait"
+    )
 
 
 # A shipped network

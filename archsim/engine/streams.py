@@ -18,10 +18,11 @@ import numpy as np
 from archsim.activity import Activity
 from archsim.components.netlist import Lane, Netlist
 from archsim.components.trace import ExecutionTrace
+from archsim.engine import geometry
 from archsim.engine.platforms import build_netlist
 from archsim.errors import SimulationError
 from archsim.hardware.models import Hardware
-from archsim.mapping import AnyMapping
+from archsim.mapping import AnyMapping, Mapping
 
 Execute = Callable[[Netlist], ExecutionTrace]
 Prepare = Callable[[Netlist], None]
@@ -54,20 +55,23 @@ def execute_stream(
     """
     if activity.exits is None or not isinstance(mapping.hardware, Hardware):
         return _once(mapping, activity, execute, prepare)
-    policy, exits = mapping.hardware.mapping.early_exit, activity.exits
+    policy = mapping.hardware.mapping.early_exit
     if policy == "wait":
-        return _once(mapping, activity.cut(exits), execute, prepare)
-    begun, alive = np.full(activity.n_samples, activity.n_timesteps), _Alive(policy == "squash")
+        return _once(mapping, activity.cut(activity.exits), execute, prepare)
+    search = _Search(activity, policy == "squash", _are_alike(mapping))
     for _ in range(4 * activity.n_samples * activity.n_timesteps):
-        done = _once(mapping, activity.cut(begun), execute, _both(prepare, alive.stop))
-        decided = decided_ps(done, exits)
-        following = _begun(begun, exits, first_starts_ps(done), decided)
-        is_settled = alive.update(done, exits, decided)
-        if is_settled and (following == begun).all():
+        done = _once(mapping, activity.cut(search.begun), execute, _both(prepare, search.stop))
+        if search.is_settled_by(done):
             return done
-        begun = following
     raise SimulationError(
         f"which timesteps begin with mapping.early_exit: {policy} could not be settled; set it to wait"
+    )
+
+
+def _are_alike(mapping: AnyMapping) -> bool:
+    """Whether any two timesteps begin alike: none that comes first enters, or is read, in another way."""
+    return isinstance(mapping, Mapping) and not any(
+        layer.layer.delayed or geometry.is_read_once(mapping, layer) for layer in mapping.layers
     )
 
 
@@ -114,48 +118,68 @@ def _both(first: Prepare | None, second: Prepare) -> Prepare:
     return prepare
 
 
-def _begun(begun: np.ndarray, exits: np.ndarray, starts_ps: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    """Timesteps that begin in time, by the times of an execution in which samples began `begun`.
+class _Search:
+    """Looks for the timesteps that samples begin, and for the services that are stopped.
 
-    The timestep behind the last one of a sample would have come in place of the next sample's first. Nothing comes
-    behind the last sample, so it keeps all its timesteps until those before it are settled.
+    A timestep that comes too late in an execution does so in every other one with the same history: the timesteps that
+    the samples before it begin, and what is stopped of them. Without such a proof a sample is given all its timesteps.
+    Where timesteps are alike, the next sample's first one shows when one more of this sample would have come.
     """
-    n_timesteps = starts_ps.shape[1]
-    in_time = (np.arange(n_timesteps) < exits[:, None]) | (starts_ps <= decided[:, None])
-    following = np.minimum(in_time.cumprod(axis=1).sum(axis=1), begun)
-    is_short = (following[:-1] == begun[:-1]) & (begun[:-1] < n_timesteps) & (starts_ps[1:, 0] <= decided[:-1])
-    following[:-1] += is_short
-    if (following[:-1] != begun[:-1]).any():
-        following[-1] = n_timesteps
-    return following
 
-
-class _Alive:
-    """Tokens of every lane that are served, sample by sample; those behind them are stopped."""
-
-    def __init__(self, stops: bool) -> None:
-        self._stops = stops
-        self._counts: list[np.ndarray] = []
-        """Of every lane the tokens of each sample that are served; empty before the first execution."""
+    def __init__(self, activity: Activity, stops: bool, are_alike: bool) -> None:
+        assert activity.exits is not None, "asked for samples that end by themselves"
+        self.exits, self._n_timesteps = activity.exits, activity.n_timesteps
+        self._stops, self._are_alike = stops, are_alike
+        self.begun = np.full(activity.n_samples, activity.n_timesteps)
+        """Timesteps that every sample begins in the next execution."""
+        self._alive: list[np.ndarray] = []
+        """Of every lane the tokens of each sample that are served then; empty before the first execution."""
+        self._proofs: dict[int, tuple[int, bytes]] = {}
+        """Of samples, how many timesteps begin in time, and the history with which the next one comes too late."""
 
     def stop(self, netlist: Netlist) -> None:
         """Let stopped services do nothing and take no time."""
-        for lane, counts in zip(netlist.lanes(), self._counts, strict=False):
+        for lane, counts in zip(netlist.lanes(), self._alive, strict=False):
             number, sample = _numbered(lane)
             served = number < counts[sample]
             if not served.all():
                 _stop(lane, served)
 
-    def update(self, done: Execution, exits: np.ndarray, decided: np.ndarray) -> bool:
-        """Take in an execution; returns whether it stopped what its own times say."""
-        if not self._stops:
-            return True
-        before, self._counts = self._counts, []
+    def is_settled_by(self, done: Execution) -> bool:
+        """Take in an execution; returns whether its own times confirm what began and what was stopped."""
+        starts, decided = first_starts_ps(done), decided_ps(done, self.exits)
+        following = self._following(starts, decided)
+        alive = self._served(done, decided) if self._stops else self._alive
+        same_stops = len(alive) == len(self._alive) and all(map(np.array_equal, alive, self._alive))
+        is_settled = same_stops and bool((following == self.begun).all())
+        self.begun, self._alive = following, alive
+        return is_settled
+
+    def _following(self, starts: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        """Timesteps that begin by the times of an execution, all of a sample's where nothing proves that fewer do."""
+        in_time = (np.arange(self._n_timesteps) < self.exits[:, None]) | (starts <= decided[:, None])
+        following = np.minimum(in_time.cumprod(axis=1).sum(axis=1), self.begun)
+        for sample in np.flatnonzero(following < self._n_timesteps).tolist():
+            proof = int(following[sample]), self._history(sample)
+            if following[sample] < self.begun[sample]:
+                self._proofs[sample] = proof
+            shows = self._are_alike and sample + 1 < len(starts) and starts[sample + 1, 0] > decided[sample]
+            if not shows and self._proofs.get(sample) != proof:
+                following[sample] = self._n_timesteps
+        return following
+
+    def _history(self, sample: int) -> bytes:
+        """What the execution that was just done had before a sample."""
+        return self.begun[:sample].tobytes() + b"".join(counts[:sample].tobytes() for counts in self._alive)
+
+    def _served(self, done: Execution, decided: np.ndarray) -> list[np.ndarray]:
+        """Tokens of each sample that every lane serves by the times of an execution."""
+        counts = []
         for lane, times in zip(done.netlist.lanes(), done.trace.lanes, strict=True):
             sample, step = frames_of(lane)
-            served = (step < exits[sample]) | (times.start_ps <= decided[sample])
-            self._counts.append(np.bincount(sample[served], minlength=len(exits)))
-        return len(before) == len(self._counts) and all(map(np.array_equal, before, self._counts))
+            served = (step < self.exits[sample]) | (times.start_ps <= decided[sample])
+            counts.append(np.bincount(sample[served], minlength=len(self.exits)))
+        return counts
 
 
 def _stop(lane: Lane, served: np.ndarray) -> None:
