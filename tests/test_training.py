@@ -30,6 +30,7 @@ from archsim.training import (
     export_nir,
     random_weight,
     train,
+    tune_batch_norm,
     with_gains,
 )
 from archsim.training.conversion import folded
@@ -322,6 +323,32 @@ def test_adapted_batch_norm_undoes_a_factor(digits, norm):
     assert float((found == expected).float().mean()) > 0.95  # eps of batch norm may move single spikes
     with pytest.raises(WorkloadError, match=r"^the network has no batch norm to adapt; use with_gains, or train it"):
         adapt_batch_norm(Net(dense(64, 4), Neuron()), ideal, images)
+
+
+def test_tuned_batch_norms_give_more_back_than_adapted_ones_and_no_weight_changes(digits):
+    images, labels = digits
+    torch.manual_seed(0)
+    net = Net(dense(64, 64, 64, 10), Neuron(decay=0.9), 2, norm="batch")
+    train(net, images[:1200], labels[:1200], Recipe(n_epochs=10))
+    spread = replace(PRESETS["rram-20k-200k"], d2d_sigma_rel=0.6)
+    technology = Technology(spread, Wires(r_driver_ohm=1000, r_sense_ohm=1000), rows=32, cols=32)
+    with torch.no_grad():
+        cells = realised(net, technology, ChipSeed(0, 0))
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    tuned = tune_batch_norm(net, cells, images[:1200], labels[:1200], Recipe(n_epochs=5, learning_rate=0.01))
+    found = {}
+    for name, each in (("raw", net), ("adapted", adapt_batch_norm(net, cells, images[:1200])), ("tuned", tuned)):
+        with torch.no_grad():
+            found[name] = float((each(images[1200:], cells).argmax(1) == labels[1200:]).float().mean())
+    assert found["raw"] + 0.2 < found["adapted"] < found["tuned"] - 0.01
+    for parameter, was in zip(net.parameters(), before, strict=True):
+        assert torch.equal(parameter, was)
+    for layer, original in zip(tuned.layers, net.layers, strict=True):
+        assert torch.equal(layer.weight, original.weight)
+        assert layer.weight.requires_grad
+    assert not torch.equal(tuned.norms[0][0].weight, net.norms[0][0].weight)
+    with pytest.raises(WorkloadError, match=r"^the network has no batch norm to adapt; use with_gains, or train it"):
+        tune_batch_norm(Net(dense(64, 4), Neuron()), cells[:1], images, labels, Recipe(1))
 
 
 def test_a_run_gives_what_every_layer_did(digits):

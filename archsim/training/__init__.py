@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from archsim.training.neurons import Neuron
     from archsim.training.on_chip import OnChip
     from archsim.training.pruning import Squeezed, arrangement, footprint, kept, prune, squeeze, without_filters
-    from archsim.training.repair import adapt_batch_norm, with_gains
+    from archsim.training.repair import adapt_batch_norm, tune_batch_norm, with_gains
     from archsim.training.retraining import retrain
     from archsim.training.technology import Technology, WeightNoise
     from archsim.training.workload_files import write_workload
@@ -49,6 +49,7 @@ __all__ = [
     "squeeze",
     "sweep_cut_offs",
     "train",
+    "tune_batch_norm",
     "with_gains",
     "without_filters",
     "write_workload",
@@ -80,6 +81,7 @@ _HOMES = {
     "squeeze": "pruning",
     "sweep_cut_offs": "constraint",
     "train": "fitting",
+    "tune_batch_norm": "repair",
     "with_gains": "repair",
     "without_filters": "pruning",
     "write_workload": "workload_files",

@@ -1,16 +1,18 @@
-"""Repairs of a network on crossbars that leave its weights alone: digital gains and batch-norm adaptation."""
+"""Repairs of a network on crossbars that leave its weights alone: digital gains, batch norms adapted or tuned."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from archsim.analog.devices import ChipSeed
 from archsim.errors import WorkloadError
+from archsim.training.fitting import Recipe, train
 from archsim.training.net import Cells, Net, Trace, Weighted
 
 
@@ -75,3 +77,42 @@ def adapt_batch_norm(net: Net, cells: Sequence[Cells], inputs: Tensor, passes: i
         for _ in range(passes):
             adapted(inputs, cells)
     return adapted.eval()
+
+
+def tune_batch_norm(net: Net, cells: Sequence[Cells], inputs: Tensor, labels: Tensor, recipe: Recipe) -> Net:
+    """A copy of the network whose batch norms are trained for one chip, its statistics, scales and shifts.
+
+    Weights stay as they are, so nothing is written to the crossbars again. Statistics are adapted before and after, as
+    scales and shifts of one layer change what the next one sees.
+
+    Args:
+        net: A network with batch norm.
+        cells: What layers multiply with on the chip.
+        inputs: Samples to learn from, see `Net.run`.
+        labels: Their classes, see `fitting.train`.
+        recipe: How long and how fast.
+
+    Raises:
+        WorkloadError: The network has no batch norm.
+
+    Source: Bhattacharjee et al., arXiv 2305.18416: fine-tuning of scale and shift behind adapted statistics.
+    """
+    tuned = adapt_batch_norm(net, cells, inputs)
+    for layer in tuned.weighted_layers():
+        layer.requires_grad_(False)
+    train(tuned, inputs, labels, recipe, _Programmed(tuple(cells)))
+    for layer, original in zip(tuned.weighted_layers(), net.weighted_layers(), strict=True):
+        for parameter, given in zip(layer.parameters(), original.parameters(), strict=True):
+            parameter.requires_grad_(given.requires_grad)
+    return adapt_batch_norm(tuned, cells, inputs)
+
+
+@dataclass(frozen=True)
+class _Programmed:
+    """One chip for all of a training."""
+
+    held: tuple[Cells, ...]
+
+    def cells(self, _net: Net, _chip: ChipSeed) -> list[Cells]:
+        """The same cells every time."""
+        return [replace(cells, weight=cells.weight.detach()) for cells in self.held]
