@@ -110,7 +110,12 @@ def outcome(kind: str, options: dict) -> str:
 SIGN = "mapping.input_bits is 1 and the input has negative values: the only bit is the sign, while mapping.bias: row"
 
 
-@pytest.mark.parametrize("options", PAIRS, ids=named)
+QUICK_SHARE = 2
+"""One pair in this many runs by default; the others run with `-m slow`."""
+SOME = [pytest.param(pair, marks=pytest.mark.slow if at % QUICK_SHARE else ()) for at, pair in enumerate(PAIRS)]
+
+
+@pytest.mark.parametrize("options", SOME, ids=named)
 def test_two_options_run_or_say_why_not(options):
     found = outcome("shortcut", options)
     if "mapping.squeeze" in options and "mapping.bias" in options:
