@@ -385,7 +385,8 @@ def test_retraining_gives_most_of_a_harsh_chips_loss_back_and_the_written_networ
     assert trial["area_um2"] == stored["baseline"]["area_um2"]
     assert "tuned" not in stored
 
-    assert main(["run", "spikesim-rram-64", str(out / "tuned.yaml"), *keys, "--chips", "2", "--json"]) == 0
+    again = ["run", "spikesim-rram-64", str(out / "tuned.yaml"), *keys, "--chips", "2", "-o", str(tmp_path / "again")]
+    assert main([*again, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["accuracy_raw"], summary["accuracy_calibrated"]) == (trial["raw"], after)
 
