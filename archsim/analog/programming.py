@@ -63,7 +63,8 @@ def program_layer(
         integers = _with_bias_rows(integers, stored.to(integers.dtype), geometry)
         exact = _with_bias_rows(exact, bias.to(torch.float64), geometry)
         n_bias_rows = exact.shape[2] - weights.shape[1]
-    banks = _banks(geometry, exact.shape, hardware)
+    asks_for_banks = policy.encoding == "high_resistance" or policy.polarity == "per_crossbar"
+    banks = _banks(geometry, exact.shape, hardware) if asks_for_banks else []
     encoded = encode_weights(
         integers,
         policy.weight_bits,

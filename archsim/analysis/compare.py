@@ -24,15 +24,8 @@ LEAKAGE = "leakage, whole chip"
 FIGURES = (
     *("latency_ps", "latency_per_timestep_ps", "throughput_samples_per_s", "energy_per_sample_pj", "power_mw"),
     *("area_um2", "edp_pj_s", "tops_per_w", "tops_per_mm2", "accuracy_ideal", "accuracy_raw", "accuracy_calibrated"),
-    *(
-        "n_timesteps",
-        "mean_timesteps",
-        "energy_wasted_pj",
-        "synaptic_ops",
-        "effective_acs",
-        "effective_macs",
-        "activation_sparsity",
-    ),
+    *("n_timesteps", "mean_timesteps", "energy_wasted_pj"),
+    *("synaptic_ops", "effective_acs", "effective_macs", "activation_sparsity"),
     *("n_crossbars", "n_pes", "n_tiles", "cell_utilisation"),
 )
 """Keys of the summary that are compared."""

@@ -217,7 +217,7 @@ def _tried(name: str, changes: Change, hardware: Hardware, workload: Workload, c
         changed = change_hardware(hardware, changes)
         mapping = map_network(changed, workload)
     except (ConfigError, MappingError) as fault:
-        return Trial(name, changes, note=" ".join(str(fault).split()))
+        return Trial(name, changes, note=_in_one_line(fault))
     return _trial(name, changes, mapping, infer(mapping, workload, 1, seed, chips).accuracy)
 
 
@@ -236,9 +236,13 @@ def _retrained(
         taught = samples_to_learn_from(given, _n_samples(judged))
         tuned = replace(judged, network=tuner.tune(hardware, taught, seed, progress))
     except (ConfigError, MappingError, WorkloadError) as fault:
-        return Trial(name, {}, note=" ".join(str(fault).split())), None
+        return Trial(name, {}, note=_in_one_line(fault)), None
     trial = _tried(name, {}, hardware, tuned, chips, seed)
     return replace(trial, n_epochs=tuner.n_epochs, n_tuning_samples=_n_samples(taught)), tuned
+
+
+def _in_one_line(fault: Exception) -> str:
+    return " ".join(str(fault).split())
 
 
 def _trial(name: str, changes: Change, mapping: ChipMapping, accuracy: Accuracy) -> Trial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from archsim.analysis.configuration import setting
 from archsim.report import charts
@@ -11,6 +11,9 @@ from archsim.report.page import Chart, Section, Table, Text
 from archsim.report.text import energy_scale, percent, share, time_scale
 from archsim.result import Result
 from archsim.units import format_energy, format_number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _POLICIES = {
     "drain": "timesteps that have begun by then run on",
@@ -38,7 +41,7 @@ def exits(result: Result) -> Section | None:
         )
         for steps, row in zip(means.index, means.itertuples(), strict=True)
     )
-    section = (Text(_sentence(result, samples)), Chart(question, tuple(palette.items()), bars, _table(means, counts)))
+    section = (Text(_sentence(result)), Chart(question, tuple(palette.items()), bars, _table(means, counts)))
     return Section("exits", question, section)
 
 
@@ -51,7 +54,7 @@ def _parts(row: object) -> list[tuple[str, float]]:
     return [("for the answer", energy - wasted), ("wasted", wasted)]
 
 
-def _sentence(result: Result, samples: pd.DataFrame) -> str:
+def _sentence(result: Result) -> str:
     summary, policy = result.summary, str(setting(result, "hardware.mapping.early_exit"))
     dynamic, wasted = float(summary["energy_dynamic_pj"]), float(summary["energy_wasted_pj"])
     accuracy = summary.get("accuracy_mean_timesteps")

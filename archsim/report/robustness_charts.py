@@ -20,20 +20,19 @@ _LEFT, _RIGHT = 12.0, 97.0
 
 def accuracies(found: Robustness, trials: Sequence[Trial], table: Table) -> Chart:
     """Accuracy of several trials as bars, and where the ideal network is."""
-    bars = tuple(
-        Bar(
-            plain(trial.name),
-            percent(trial.accuracy),
-            charts.stacked(
-                [("accuracy", trial.accuracy or 0.0)],
-                lambda _, trial=trial: _LEGEND[0 if found.is_within(trial) else 1][1],  # type: ignore[misc]
-                1.0,
-                lambda _, value, trial=trial: f"{plain(trial.name)}: {percent(value)}",  # type: ignore[misc]
-            ),
-        )
-        for trial in trials
-    )
+    bars = tuple(_bar(found, trial) for trial in trials)
     return Chart(table.caption, _LEGEND, bars, table, _ticks(found), "accuracy")
+
+
+def _bar(found: Robustness, trial: Trial) -> Bar:
+    name, (_, colour) = plain(trial.name), _LEGEND[0 if found.is_within(trial) else 1]
+    parts = charts.stacked(
+        [("accuracy", trial.accuracy or 0.0)],
+        lambda _: colour,
+        1.0,
+        lambda _, value: f"{name}: {percent(value)}",
+    )
+    return Bar(name, percent(trial.accuracy), parts)
 
 
 def _ticks(found: Robustness) -> tuple[Tick, ...]:

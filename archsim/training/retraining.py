@@ -15,6 +15,7 @@ from archsim.training.fitting import Recipe, train
 from archsim.training.importing import export_network, import_network
 from archsim.training.net import Net
 from archsim.training.on_chip import OnChip
+from archsim.training.pruning import kept
 from archsim.workload.model import InputData, Workload
 from archsim.workload.network import Network
 
@@ -109,9 +110,7 @@ class _Keeper:
         self._n_steps, self._n_done, self._progress = n_steps, 0, progress
 
     def __call__(self, net: Net) -> None:
-        with torch.no_grad():
-            for layer, mask in zip(net.weighted_layers(), self._masks, strict=True):
-                layer.weight.mul_(mask)
+        kept(net, self._masks)
         self._n_done += 1
         if self._progress is not None:
             self._progress("retraining", self._n_done / self._n_steps)
